@@ -1,0 +1,74 @@
+// Builds the addon (build/Release/loko.node), the C++ tests and the GEMM benchmark with cmake-js.
+//
+//   node scripts/build-native.mjs                        the normal build, in build/
+//   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
+//
+// Why not `cmake-js build` itself: on a configured tree it silently ignores changed options. Here the
+// options and tools of the last configure are kept beside the tree, and a difference configures anew
+// (object files whose flags did not change are kept).
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { projectRoot, requireTools } from "./check-tools.mjs";
+
+requireTools();
+
+const { values } = parseArgs({
+  options: {
+    sanitize: { type: "string", default: "off" },
+    debug: { type: "boolean", default: false },
+  },
+});
+const sanitized = values.sanitize !== "off";
+const config = values.debug ? "Debug" : "Release";
+const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitize}` : "");
+const definitions = {
+  LOKO_WERROR: process.env.LOKO_WERROR ?? "OFF",
+  LOKO_SANITIZE: values.sanitize,
+};
+
+const require = createRequire(import.meta.url);
+const cmakeJs = join(require.resolve("cmake-js/package.json"), "..", "bin", "cmake-js");
+
+function runCmakeJs(command, ...args) {
+  const { status } = spawnSync(
+    process.execPath,
+    [cmakeJs, command, "--log-level=warn", `--config=${config}`, `--out=${outDir}`, ...args],
+    { cwd: projectRoot, stdio: "inherit" },
+  );
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+const hasNinja = spawnSync("ninja", ["--version"]).status === 0;
+const signature = JSON.stringify({
+  projectRoot,
+  config,
+  definitions,
+  node: `${process.version} ${process.platform}-${process.arch}`,
+  generator: hasNinja ? "ninja" : "make",
+  compiler: [process.env.CC, process.env.CXX],
+});
+const signatureFile = join(outDir, "loko-configure.json");
+const cacheFile = join(outDir, "CMakeCache.txt");
+const isConfigured =
+  existsSync(cacheFile) &&
+  existsSync(signatureFile) &&
+  readFileSync(signatureFile, "utf8") === signature;
+
+if (!isConfigured) {
+  mkdirSync(outDir, { recursive: true });
+  for (const stale of ["CMakeCache.txt", "CMakeFiles/cmake.check_cache", "loko-configure.json"]) {
+    rmSync(join(outDir, stale), { force: true });
+  }
+  runCmakeJs("configure", ...Object.entries(definitions).map(([key, value]) => `--CD${key}=${value}`));
+  writeFileSync(signatureFile, signature);
+}
+runCmakeJs(
+  "build",
+  `--parallel=${availableParallelism()}`,
+  ...(sanitized ? ["--target=loko_native_tests"] : []),
+);
