@@ -1,0 +1,130 @@
+#pragma once
+
+// What the engine asks of a device. Implementations: native/cpu (float32), native/ref (float64, the
+// executable specification that the others are tested against), native/cuda.
+//
+// Rules. A backend belongs to one engine and is used from one thread (it may fan out to its own
+// workers inside a call). After prepare() nothing allocates inside run() or the update calls.
+// Results never depend on the number of threads: every reduction has an order fixed by shapes alone.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/op.h"
+
+namespace loko {
+
+/// n numbers of optimizer state (p, moments) in the backend's own memory and precision.
+class StateArray {
+ public:
+  virtual ~StateArray() = default;
+  virtual std::int64_t size() const = 0;
+};
+
+/// What changes from run to run of the same plan.
+struct Frame {
+  int batch = 1;              // B
+  int rows = 1;               // k: cotangent rows in this pass; segments = rows * batch
+  std::int64_t firstRow = 0;  // Jacobian row of segment 0; segment s writes row firstRow + s
+  bool reduce = false;        // all segments add up into Jacobian row 0 (written, not accumulated)
+  const StateArray* gramWeights = nullptr;  // p; null: all ones
+  double* gram = nullptr;  // [gramRows, gramRows] host, row-major, both triangles; null: skip Gram
+  int gramRows = 0;        // Jacobian rows 0..gramRows-1 take part
+
+  int segments() const { return rows * batch; }
+};
+
+enum class Orientation : std::uint8_t {
+  kForward,   // used as y = x W^T
+  kBackward,  // used as dx = dy W
+};
+
+struct WorkspaceHint {
+  int batch = 1;
+  int maxRows = 1;      // most cotangent rows of one pass
+  int maxGramRows = 0;  // most rows of one Gram or Kalman update
+};
+
+enum class CovarianceRule : std::uint8_t {
+  kFullyDecoupled,         // p (1 - p q): FDEKF, the paper's rule
+  kVariationalDecoupled,  // p / (1 + p q): VDEKF, with q from R instead of S
+};
+
+/// theta += p * (G^T gain);  q = column sums of (root G)^2;  p <- rule(p, q), then max(p, floor).
+struct KalmanUpdate {
+  int rows = 0;                  // k: rows 0..k-1 of the Jacobian space
+  const double* gain = nullptr;  // [k]
+  const double* root = nullptr;  // [k, k] row-major
+  CovarianceRule rule = CovarianceRule::kFullyDecoupled;
+  double floor = 0;  // p_min > 0
+};
+
+struct KalmanUpdateResult {
+  std::int64_t floored = 0;  // entries that the floor caught in this step
+  double sum = 0, min = 0, max = 0;  // of the new p
+};
+
+/// The update rules of torch.optim; hyper-parameters already resolved for this step (t from 1).
+struct GradientUpdate {
+  enum class Rule : std::uint8_t { kSgd, kAdaGrad, kRmsProp, kAdam, kAdamW };
+  Rule rule = Rule::kSgd;
+  std::int64_t step = 1;
+  double learningRate = 0, weightDecay = 0;
+  double beta1 = 0, beta2 = 0, eps = 0;    // Adam, AdamW
+  bool amsgrad = false;                    // Adam, AdamW: running maximum of the second moment
+  double momentum = 0, dampening = 0;      // SGD, RMSProp
+  bool nesterov = false;                   // SGD
+  double learningRateDecay = 0;            // AdaGrad
+  double alpha = 0;                        // RMSProp smoothing
+  bool centered = false;                   // RMSProp
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+  /// Human-readable facts for deviceInfo(): kernels chosen, threads.
+  virtual std::string description() const = 0;
+
+  // ---- frozen weights (copied; the caller's memory may go)
+  /// W [out, in] row-major.
+  virtual WeightId addMatrix(const float* data, int out, int in, Orientation orientation) = 0;
+  virtual WeightId addVector(const float* data, std::int64_t size) = 0;
+
+  // ---- memory
+  /// Makes room for `elements` in a space; contents are undefined afterwards where it grew. kTheta
+  /// keeps its contents.
+  virtual void reserve(Space space, std::int64_t elements) = 0;
+  /// The leading dimension of kJacobian is the number of parameters given to reserveJacobian.
+  virtual void reserveJacobian(std::int64_t rows, std::int64_t parameters) = 0;
+  virtual void write(Space space, std::int64_t offset, const float* source, std::int64_t count) = 0;
+  virtual void read(Space space, std::int64_t offset, float* target, std::int64_t count) = 0;
+  /// Strided rows of one view (samples x rows x cols, densely packed on the host side), in double:
+  /// logits out, cotangent seeds in.
+  virtual void readView(const View& view, int samples, double* target) = 0;
+  virtual void writeView(const View& view, int samples, const double* source) = 0;
+
+  // ---- execution
+  virtual void prepare(const std::vector<Step>& steps, const WorkspaceHint& hint) = 0;
+  virtual void run(const Step& step, const Frame& frame) = 0;
+
+  // ---- optimizer state
+  virtual std::unique_ptr<StateArray> makeState(std::int64_t size, double value) = 0;
+  virtual void fill(StateArray& state, std::int64_t begin, std::int64_t end, double value) = 0;
+  virtual void readState(const StateArray& state, double* target) = 0;
+  virtual void writeState(StateArray& state, const double* source) = 0;
+
+  // ---- updates, on theta and rows of the Jacobian space
+  /// p <- min(pMax, gamma2 * p + q).
+  virtual void predictCovariance(StateArray& p, double gamma2, double q, double pMax) = 0;
+  virtual KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) = 0;
+  /// Jacobian row 0 is the gradient. `state` holds as many arrays as stateArrays(rule) says.
+  virtual void gradientUpdate(const GradientUpdate& update,
+                              const std::vector<StateArray*>& state) = 0;
+  /// True when row 0 of the Jacobian (the gradient) has only finite entries.
+  virtual bool gradientIsFinite() = 0;
+};
+
+}  // namespace loko

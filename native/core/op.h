@@ -1,0 +1,192 @@
+#pragma once
+
+// The vocabulary between the plan and the backends: views into memory and one plain struct for each
+// fused-granularity operation. The plan (core/plan.h) fills these structs once; a backend executes
+// them without allocating. To add an operation: a struct here, its name in LOKO_OPERATIONS, a file in
+// native/ref, a file in native/cpu (and one in native/cuda), a lowering rule in core/lower_*.cc.
+//
+// Shapes. An activation is [B, rows, cols]: tokens of a transformer or pixels of an image (NHWC) are
+// rows, features are columns. A cotangent is [segments, rows, cols] with segments = k*B; segment
+// s = c*B + b holds cotangent row c of sample b and meets the activations of sample s % B. The
+// baselines run k = 1 and reduce over everything; LoKO keeps every segment apart. Same kernels, two
+// integers (Frame::rows and Frame::reduce).
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+namespace loko {
+
+enum class Space : std::uint8_t {
+  kNone,      // an optional operand that is absent
+  kScratch,   // activations and cotangents, laid out by the arena
+  kInput,     // the batch as the user gave it
+  kTheta,     // the n trainable parameters
+  kJacobian,  // cotangent rows x n: G of the filter, or one row: the gradient
+};
+
+/// [samples or segments, rows, cols] somewhere in a space. Element (s, t, c) lives at
+/// offset + s*sampleStride + t*ld + c. A view may select the first row of each sample (rows = 1) or a
+/// range of columns of a wider buffer (cols < ld).
+struct View {
+  Space space = Space::kNone;
+  std::int64_t offset = 0;
+  int rows = 0;
+  int cols = 0;
+  std::int64_t ld = 0;
+  std::int64_t sampleStride = 0;
+
+  bool present() const { return space != Space::kNone; }
+};
+
+/// A frozen tensor held by the backend in the layout it likes best.
+using WeightId = int;
+constexpr WeightId kNoWeight = -1;
+/// Position in theta (and in a row of the Jacobian); kNoParameter marks an absent one.
+using ParameterOffset = std::int64_t;
+constexpr ParameterOffset kNoParameter = -1;
+
+enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu };
+
+/// One adapted linear module: y[:, outBegin:outEnd] += scale * (x A^T) B^T, with A [rank, in] at
+/// theta + a and B [outEnd - outBegin, rank] at theta + b (PEFT's shapes). The columns of x A^T are
+/// [hBegin, hBegin + rank) of the buffer h that all sites of one linear share.
+struct LoraSite {
+  ParameterOffset a = 0;
+  ParameterOffset b = 0;
+  int rank = 0;
+  int outBegin = 0;
+  int outEnd = 0;
+  int hBegin = 0;
+  float scale = 1;
+};
+
+// ---- forward ----------------------------------------------------------------------------------
+
+/// image [B, channels*height, width] -> patches [B, (height/patch)*(width/patch), channels*patch^2],
+/// patches in row-major order, features ordered (channel, y, x) as a Conv2d weight is.
+struct Patchify {
+  View image, patches;
+  int channels = 0, height = 0, width = 0, patch = 0;
+};
+
+/// tokens[b, 0] = cls + pos[0]; tokens[b, 1+t] = patches[b, t] + pos[1+t].
+struct AssembleTokens {
+  View patches, tokens;
+  WeightId cls = kNoWeight, pos = kNoWeight;
+};
+
+/// h[:, site columns] = x A^T for every site. h [B, rows, sum of ranks].
+struct LoraDown {
+  View x, h;
+  std::vector<LoraSite> sites;
+};
+
+/// z = x W^T + bias + sum over sites of scale h B^T + residual; y = act(z); actGrad = act'(z) when
+/// present. W [out, in] is either frozen (weight, bias) or trained (trainedWeight, trainedBias in
+/// theta); exactly one of weight and trainedWeight is set.
+struct Linear {
+  View x, y;
+  WeightId weight = kNoWeight, bias = kNoWeight;
+  ParameterOffset trainedWeight = kNoParameter, trainedBias = kNoParameter;
+  View residual;
+  Activation activation = Activation::kNone;
+  View actGrad;
+  View h;
+  std::vector<LoraSite> sites;
+};
+
+/// xhat = (x - mean) * rstd, y = xhat * gamma + beta per row. xhat and rstd [B, rows, 1] are present
+/// only where backward needs them.
+struct LayerNorm {
+  View x, y, xhat, rstd;
+  WeightId gamma = kNoWeight, beta = kNoWeight;
+  float eps = 0;
+};
+
+/// o = softmax(scale q k^T) v per head; head j owns columns [j*cols/heads, (j+1)*cols/heads) of q, k,
+/// v and o. q and o may have fewer rows than k and v (only the first token queries). probs
+/// [B, heads*q.rows, k.rows] is present where backward reads it; without it backward recomputes.
+struct Attention {
+  View q, k, v, o, probs;
+  int heads = 0;
+  float scale = 1;
+};
+
+// ---- backward (views named d* are cotangents, indexed by segment) ------------------------------
+
+/// u = scale dy B for every site (columns as in h), and the parameter blocks of the Jacobian:
+/// dB[seg] = scale dy^T h -> [out, rank] at site.b, dA[seg] = u^T x -> [rank, in] at site.a.
+struct LoraBackward {
+  View dy, x, h, u;
+  std::vector<LoraSite> sites;
+};
+
+/// The Jacobian block of a trained linear: dW[seg] = dy^T x -> [out, in], db[seg] = sum over rows of dy.
+struct WeightBackward {
+  View dy, x;
+  ParameterOffset weight = kNoParameter, bias = kNoParameter;
+};
+
+/// dx (+)= (dy W + sum over sites of u A) * actGrad. actGrad (shared by all segments of a sample)
+/// is present when x is the output of an activation whose derivative is folded in here.
+struct LinearBackward {
+  View dy, dx;
+  bool accumulate = false;
+  WeightId weight = kNoWeight;
+  ParameterOffset trainedWeight = kNoParameter;
+  View actGrad;
+  View u;
+  std::vector<LoraSite> sites;
+};
+
+/// dx (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma.
+struct LayerNormBackward {
+  View dy, dx, xhat, rstd;
+  bool accumulate = false;
+  WeightId gamma = kNoWeight;
+};
+
+/// dv = P^T dO, dP = dO v^T, dS = P * (dP - rowsum(dO * o)), dq = scale dS k, dk = scale dS^T q.
+/// dq, dk, dv are written (not accumulated); an absent one is not computed.
+struct AttentionBackward {
+  View dout, q, k, v, o, probs;
+  View dq, dk, dv;
+  int heads = 0;
+  float scale = 1;
+};
+
+/// dy *= actGrad in place (actGrad shared by all segments of a sample), where it could not be fused.
+struct ActivationBackward {
+  View dy, actGrad;
+};
+
+/// dst[seg, t] += src[seg, t] for the rows of src (src.rows <= dst.rows).
+struct AddRows {
+  View src, dst;
+};
+
+/// Zeroes every row of a cotangent.
+struct ClearRows {
+  View dst;
+};
+
+/// gram += G[:, begin:end] diag(p[begin:end]) G[:, begin:end]^T, float64, all rows of G so far
+/// propagated. Runs only when Frame::gram is set, while those columns are still hot in cache.
+struct Gram {
+  std::int64_t begin = 0, end = 0;
+};
+
+#define LOKO_OPERATIONS(X)                                                                     \
+  X(Patchify) X(AssembleTokens) X(LoraDown) X(Linear) X(LayerNorm) X(Attention) X(LoraBackward) \
+  X(WeightBackward) X(LinearBackward) X(LayerNormBackward) X(AttentionBackward)                \
+  X(ActivationBackward) X(AddRows) X(ClearRows) X(Gram)
+
+using Step = std::variant<Patchify, AssembleTokens, LoraDown, Linear, LayerNorm, Attention,
+                          LoraBackward, WeightBackward, LinearBackward, LayerNormBackward,
+                          AttentionBackward, ActivationBackward, AddRows, ClearRows, Gram>;
+
+/// The operation's name, for error messages and profiles.
+const char* stepName(const Step& step);
+
+}  // namespace loko
