@@ -1,0 +1,26 @@
+// Which instruction sets this machine has, and their kernels.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "native/cpu/kernels.h"
+
+namespace loko::cpu {
+
+enum class Isa { Generic, Avx2, Avx512 };
+
+const char* isaName(Isa isa);
+
+// Those that the processor and the operating system support and this build contains, narrowest
+// first. Never empty.
+std::vector<Isa> availableIsas();
+
+// The widest available one, or the one that the environment variable LOKO_CPU_ISA (avx512, avx2,
+// generic) names. Throws Error(UnsupportedIsa) when that one is unknown or not available.
+Isa chooseIsa();
+
+// Throws Error(UnsupportedIsa) when `isa` is not available.
+const Kernels& kernels(Isa isa);
+
+}  // namespace loko::cpu

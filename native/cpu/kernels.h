@@ -1,0 +1,101 @@
+// The function table that each instruction set fills in once (kernels_generic.cc, kernels_avx2.cc,
+// kernels_avx512.cc). This header is compiled into those units with wider instruction sets than the
+// machine may have, so it holds plain data only: an inline function here could be emitted with
+// AVX-512 code and picked by the linker for everybody.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace loko::cpu {
+
+// Columns of a packed panel, equal for all instruction sets, so that packed data is portable between
+// them. The last panel is 16 wide when 16 columns or fewer are left.
+constexpr int kPanelColumns = 32;
+constexpr int kNarrowPanelColumns = 16;
+
+// k values of one row that lie together in a packed A tile: one cache line.
+constexpr int kPackGroup = 16;
+
+enum class Activation : std::uint8_t { None, Gelu, GeluTanh, Relu, QuickGelu };
+
+// One micro-kernel call: tile(rows x nr) = alpha * (sum_k A B [+ partial]) [+ tail], where the
+// parts in brackets are optional.
+struct TileArgs {
+  const float* a;          // packed tile: [ceil(depth / 16)][rows][16]
+  const float* b;          // first of nr columns; row k at b + k * ldb
+  std::ptrdiff_t ldb;
+  int depth;
+  const float* partial;    // rows x nr sums of the earlier K blocks (stride nr), or null
+  float alpha;             // scales the sum over all K blocks; 1 before the last block
+  const float* tailA;      // packed like a, or null; its columns [tailBegin, tailEnd) are used
+  const float* tailB;      // row k at tailB + k * tailLdb
+  std::ptrdiff_t tailLdb;
+  int tailBegin;
+  int tailEnd;
+  float* out;              // rows x nr, stride nr; may be the same memory as partial
+};
+
+// What happens to a finished rows x columns tile. Row pointers address column 0 of the matrix; null
+// arrays are unused operands. Per element, in this order:
+//   z = tile; z *= multiplier; z += bias; z += residual; z += C (accumulate);
+//   C = activation(z); derivative = activation'(z)
+struct EpilogueArgs {
+  const float* tile;
+  int tileStride;
+  int rows;
+  int column;              // first column of the tile in the matrix
+  int columns;             // valid columns, at most the tile's width
+  const float* bias;
+  float* const* c;
+  const float* const* residual;
+  const float* const* multiplier;
+  float* const* derivative;
+  bool accumulate;
+  Activation activation;
+};
+
+constexpr int kMaxTileRows = 14;
+
+struct Kernels {
+  const char* name;
+  int vectorWidth;         // floats per vector
+  int tileRows;            // the tallest tile, at most kMaxTileRows
+  int tileColumns;         // nr of tile[]; divides kPanelColumns
+  // tile[h - 1] computes h rows. narrowTile is for 16-column panels; it equals tile where
+  // tileColumns <= 16.
+  void (*tile[kMaxTileRows])(const TileArgs&);
+  void (*narrowTile[kMaxTileRows])(const TileArgs&);
+  void (*epilogue)(const EpilogueArgs&);
+
+  // dst[i * dstStride + j] = src[i][j] for i < rows, j < columns; zero for columns <= j < padded.
+  void (*copyBlock)(float* dst, std::ptrdiff_t dstStride, const float* const* src, int rows,
+                    int columns, int padded);
+  // dst[j * dstStride + i] = src[i][j] for i < rows, j < columns; zero for rows <= i < padded.
+  void (*transposeBlock)(float* dst, std::ptrdiff_t dstStride, const float* const* src, int rows,
+                         int columns, int padded);
+
+  // Register-only multiply-adds, for measuring the peak: returns the floating-point operations
+  // done by `iterations` rounds; `sink` keeps the result alive.
+  double (*fmaLoop)(std::int64_t iterations, float* sink);
+
+  // Elementwise, dst == src allowed. Errors against the exact value, all finite inputs:
+  // exp <= 2 ulp, erf <= 2 ulp, tanh <= 3 ulp (generic without FMA: one ulp more). NaN propagates.
+  void (*exp)(float* dst, const float* src, std::int64_t n);
+  void (*erf)(float* dst, const float* src, std::int64_t n);
+  void (*tanh)(float* dst, const float* src, std::int64_t n);
+  // y = activation(x), derivative = activation'(x); derivative may be null.
+  void (*activate)(Activation activation, float* y, float* derivative, const float* x,
+                   std::int64_t n);
+
+  // Reductions have a fixed order that depends on n and the instruction set only.
+  float (*dot)(const float* x, const float* y, std::int64_t n);
+  float (*sum)(const float* x, std::int64_t n);
+  float (*max)(const float* x, std::int64_t n);  // -inf for n = 0; NaN anywhere gives NaN
+  // dst = exp(x - shift), returns the sum; dst == x allowed.
+  float (*expSum)(float* dst, const float* x, float shift, std::int64_t n);
+  void (*axpy)(float* y, float a, const float* x, std::int64_t n);   // y += a * x
+  void (*scale)(float* y, float a, const float* x, std::int64_t n);  // y = a * x, y == x allowed
+};
+
+}  // namespace loko::cpu
