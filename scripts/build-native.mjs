@@ -64,7 +64,10 @@ if (!isConfigured) {
   for (const stale of ["CMakeCache.txt", "CMakeFiles/cmake.check_cache", "loko-configure.json"]) {
     rmSync(join(outDir, stale), { force: true });
   }
-  runCmakeJs("configure", ...Object.entries(definitions).map(([key, value]) => `--CD${key}=${value}`));
+  runCmakeJs(
+    "configure",
+    ...Object.entries(definitions).map(([key, value]) => `--CD${key}=${value}`),
+  );
   writeFileSync(signatureFile, signature);
 }
 runCmakeJs(

@@ -1,0 +1,27 @@
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+
+const OBJECTS = fileURLToPath(
+  new URL("../../build/CMakeFiles/loko_core.dir/native/cpu/", import.meta.url),
+);
+
+/** Symbols of an object file that the linker may merge with another file's copy (`nm` class W, V, u). */
+function mergeableSymbols(object: string): string[] {
+  return execFileSync("nm", ["--defined-only", "--demangle", object], { encoding: "utf8" })
+    .split("\n")
+    .filter((line) => /^[0-9a-f]+ [WVu] /.test(line));
+}
+
+describe.runIf(process.platform === "linux" && existsSync(OBJECTS))("per-ISA kernels", () => {
+  // One merged inline function is enough to make the addon die with SIGILL on a machine without the
+  // instruction set, and no test on a machine that has it would notice.
+  test("define nothing that the linker could choose for the rest of the program", () => {
+    const objects = readdirSync(OBJECTS).filter((name) => /^kernels_avx\w+\.cc\.o$/.test(name));
+
+    expect(objects.length).toBeGreaterThan(0);
+    for (const name of objects)
+      expect([name, mergeableSymbols(OBJECTS + name)]).toEqual([name, []]);
+  });
+});
