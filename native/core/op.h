@@ -35,6 +35,7 @@ struct View {
   int cols = 0;
   std::int64_t ld = 0;
   std::int64_t sampleStride = 0;
+  int buffer = -1;  // the planned buffer behind a scratch view; for the planner and messages only
 
   bool present() const { return space != Space::kNone; }
 };

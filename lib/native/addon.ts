@@ -1,0 +1,182 @@
+/**
+ * The one typed description of the native addon. Nothing else in `lib/` may touch the `.node` file's
+ * exports. Arguments are validated in TypeScript before they come here; the addon checks again only
+ * what could harm the process. Every method that works runs on the session's own thread and returns a
+ * promise; errors carry a string `code` (see `fromNative` in ../errors.ts).
+ *
+ * @internal
+ */
+export interface NativeAddon {
+  /** Builds a session; no file is touched before {@link NativeSession.load}. */
+  createSession(options: NativeSessionOptions): NativeSession;
+  /** Facts for `deviceInfo()`; never throws. */
+  deviceInfo(): NativeDeviceInfo;
+  /** JavaScript-to-native calls since the addon was loaded in this environment, this one included. */
+  crossings(): number;
+}
+
+export interface NativeSessionOptions {
+  /** `"cpu"`, or `"ref"`: the float64 reference used by tests. */
+  device: string;
+  /** 0: chosen from the affinity mask and the cgroup quota. */
+  threads: number;
+  /** Seeds new heads and LoRA factors. */
+  seed: number;
+  graph: GraphSpec;
+  weights: readonly NativeWeight[];
+}
+
+/** Where a weight comes from: a file region, or (without `file`) N(0, std) values drawn by seed. */
+export interface NativeWeight {
+  name: string;
+  shape: readonly number[];
+  file?: string;
+  byteOffset?: number;
+  dtype?: "F32" | "F16" | "BF16" | "F64";
+  std?: number;
+}
+
+/** Values are numbered by the order in which nodes create them, from 0. */
+export interface GraphSpec {
+  nodes: readonly GraphNode[];
+  /** The value holding the logits, one row per sample. */
+  output: number;
+}
+
+export type Activation = "none" | "gelu" | "gelu_tanh" | "relu" | "quick_gelu";
+
+export interface LinearPartSpec {
+  module: string;
+  weight: string;
+  bias?: string;
+  out: number;
+}
+
+export type GraphNode =
+  | { op: "image"; channels: number; height: number; width: number }
+  | { op: "patchify"; input: number; patch: number }
+  | { op: "assembleTokens"; input: number; cls: string; pos: string }
+  | {
+      /** Creates one value per part. */
+      op: "linear";
+      input: number;
+      parts: readonly LinearPartSpec[];
+      activation?: Activation;
+      residual?: number;
+    }
+  | { op: "layerNorm"; input: number; weight: string; bias: string; eps: number }
+  | { op: "attention"; q: number; k: number; v: number; heads: number; scale: number }
+  | { op: "selectFirst"; input: number };
+
+export interface NativeAdapter {
+  lora: readonly { module: string; rank: number; scale: number; a: number; b: number }[];
+  /** `bias` is -1 where the module has none. */
+  trained: readonly { module: string; weight: number; bias: number }[];
+  parameters: number;
+  init: "kaiming" | "gaussian" | "random";
+}
+
+export interface NativeSession {
+  load(): Promise<void>;
+  setAdapter(adapter: NativeAdapter): Promise<void>;
+  /** Logits [B * m]. */
+  forward(pixelValues: Float32Array, batch: number): Promise<Float32Array>;
+  /** [B * m * n]. */
+  jacobian(
+    pixelValues: Float32Array,
+    batch: number,
+    of: "logits" | "softmax",
+  ): Promise<Float32Array>;
+  readParameters(): Promise<Float32Array>;
+  writeParameters(values: Float32Array): Promise<void>;
+  /** A handle that only `step` of the same session takes; its state is allocated by the first step. */
+  createOptimizer(options: NativeOptimizerOptions): NativeOptimizer;
+  /** One training step: one crossing. `labels` are class indices [B]; `values` float targets [B * m]. */
+  step(
+    optimizer: NativeOptimizer,
+    pixelValues: Float32Array,
+    batch: number,
+    targets: Int32Array | Float32Array,
+  ): Promise<NativeStepResult>;
+  /** Idempotent. A step that runs is finished first; its promise still settles. */
+  dispose(): void;
+  /** For diagnostics: which kernels and threads the backend uses. */
+  description(): string;
+}
+
+declare const optimizerBrand: unique symbol;
+export interface NativeOptimizer {
+  readonly [optimizerBrand]: true;
+}
+
+export type NativeOptimizerOptions =
+  | ({ kind: "loko" } & NativeLokoOptions)
+  | ({ kind: "sgd" | "adagrad" | "rmsprop" | "adam" | "adamw" } & NativeGradientOptions);
+
+/** Every field is set by `lib/optim`; meanings and defaults are documented on `LoKOOptions`. */
+export interface NativeLokoOptions {
+  observation: "softmax" | "categorical" | "logits" | "regression";
+  rank: "exact" | "auto" | number;
+  rankEpsilon: number;
+  noise: "ema" | "model" | "residual" | "fixed";
+  beta: number;
+  r0: number;
+  gamma: number;
+  processNoise: number;
+  processNoiseRatio: number;
+  /** Infinity: no cap. */
+  pMax: number;
+  pMin: number;
+  /** Infinity: off. */
+  trustRegion: number;
+  /** A number, `"auto"`, or one number per parameter group. */
+  p0: "auto" | number | { a: number; b: number; head: number };
+  tau: number;
+  covariance: "fdekf" | "vdekf";
+}
+
+export interface NativeGradientOptions {
+  lr: number;
+  weightDecay: number;
+  beta1?: number;
+  beta2?: number;
+  eps?: number;
+  amsgrad?: boolean;
+  momentum?: number;
+  dampening?: number;
+  nesterov?: boolean;
+  lrDecay?: number;
+  alpha?: number;
+  centered?: boolean;
+}
+
+export interface NativeStepResult {
+  /** Prior logits [B * m]: the prediction before anything is learned. */
+  logits: Float32Array;
+  loss: number;
+  /** Samples of the batch predicted correctly; -1 for float targets. */
+  correct: number;
+  /** Cotangent rows propagated. */
+  rows: number;
+  /** Null, or why nothing was changed. */
+  skipped: string | null;
+  /** Only LoKO fills these. */
+  kalman?: {
+    p0: number;
+    traceR: number;
+    /** Normalised innovation squared per degree of freedom. */
+    nis: number;
+    /** Factor applied by the trust region, 1 where it did not act. */
+    trustScale: number;
+    jitters: number;
+    floored: number;
+    pMean: number;
+    pMin: number;
+    pMax: number;
+    conditionEstimate: number;
+  };
+}
+
+export interface NativeDeviceInfo {
+  cpu: { isa: string; available: readonly string[]; threads: number };
+}

@@ -1,0 +1,105 @@
+#pragma once
+
+// A model as TypeScript describes it (lib/models/*.ts): values connected by operations of fused
+// granularity, weights by their checkpoint names. No batch size and no memory yet: the same graph is
+// lowered for every (batch, rows) that comes along, see core/lowering.h.
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/op.h"
+
+namespace loko {
+
+using ValueId = int;
+constexpr ValueId kNoValue = -1;
+
+/// One named module of a (possibly fused) linear operation: query, key and value of an attention
+/// share their input and become one product where nothing speaks against it.
+struct LinearPart {
+  std::string module;  // path in the checkpoint, what LoRA targets match
+  std::string weight;  // [out, in]
+  std::string bias;    // empty: none
+  int out = 0;
+  ValueId output = kNoValue;
+};
+
+struct ImageNode {
+  int channels = 0, height = 0, width = 0;
+  ValueId output = kNoValue;
+};
+struct PatchifyNode {
+  ValueId input = kNoValue, output = kNoValue;
+  int patch = 0;
+};
+struct AssembleTokensNode {
+  ValueId input = kNoValue, output = kNoValue;
+  std::string cls, pos;  // [1, 1, d] and [1, 1 + patches, d]
+};
+struct LinearNode {
+  ValueId input = kNoValue, residual = kNoValue;
+  Activation activation = Activation::kNone;
+  std::vector<LinearPart> parts;  // exactly one when there is a residual or an activation
+};
+struct LayerNormNode {
+  ValueId input = kNoValue, output = kNoValue;
+  std::string weight, bias;
+  float eps = 0;
+};
+struct AttentionNode {
+  ValueId q = kNoValue, k = kNoValue, v = kNoValue, output = kNoValue;
+  int heads = 0;
+  float scale = 0;
+};
+/// The first row (class token) of each sample.
+struct SelectFirstNode {
+  ValueId input = kNoValue, output = kNoValue;
+};
+
+using Node = std::variant<ImageNode, PatchifyNode, AssembleTokensNode, LinearNode, LayerNormNode,
+                          AttentionNode, SelectFirstNode>;
+
+/// Rows and columns of a value for one sample.
+struct ValueShape {
+  int rows = 0, cols = 0;
+};
+
+class Graph {
+ public:
+  // Each call appends a node, infers the shape of what it returns and throws kShapeMismatch with
+  // both shapes when operands do not fit.
+  ValueId image(int channels, int height, int width);
+  ValueId patchify(ValueId input, int patch);
+  ValueId assembleTokens(ValueId input, const std::string& cls, const std::string& pos);
+  std::vector<ValueId> linear(ValueId input, std::vector<LinearPart> parts,
+                              Activation activation = Activation::kNone,
+                              ValueId residual = kNoValue);
+  ValueId layerNorm(ValueId input, const std::string& weight, const std::string& bias, float eps);
+  ValueId attention(ValueId q, ValueId k, ValueId v, int heads, float scale);
+  ValueId selectFirst(ValueId input);
+  void setOutput(ValueId value);
+
+  const std::vector<Node>& nodes() const { return nodes_; }
+  const ValueShape& shape(ValueId value) const;
+  int values() const { return static_cast<int>(shapes_.size()); }
+  ValueId output() const { return output_; }
+  /// m: columns of the output, which must be one row per sample.
+  int outputs() const { return shape(output_).cols; }
+  const ImageNode& imageInput() const;
+  /// The linear part of that module path and its input width; throws kInternal for an unknown one.
+  struct Module {
+    const LinearPart* part;
+    int in;
+  };
+  Module module(const std::string& path) const;
+
+ private:
+  ValueId add(ValueShape shape);
+
+  std::vector<Node> nodes_;
+  std::vector<ValueShape> shapes_;
+  ValueId output_ = kNoValue;
+};
+
+}  // namespace loko

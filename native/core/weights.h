@@ -1,0 +1,68 @@
+#pragma once
+
+// Where frozen weights come from, and the packed copies a backend holds.
+//
+// Rule: the checkpoint's files stay open and are read with pread when a matrix is packed, so weights
+// exist in memory only in packed form, a file deleted meanwhile still works, and a file cut short is
+// a coded error, not the SIGBUS that a memory map would give.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/backend.h"
+
+namespace loko {
+
+enum class DType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kFloat64 };
+
+/// One tensor: bytes of a file, or values drawn from N(0, std) by seed (a new head; std 0: zeros).
+struct WeightSpec {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::string file;  // empty: drawn
+  std::int64_t offset = 0;
+  DType dtype = DType::kFloat32;
+  double std = 0;
+};
+
+class WeightStore {
+ public:
+  explicit WeightStore(std::uint64_t seed);
+  ~WeightStore();
+  WeightStore(const WeightStore&) = delete;
+  WeightStore& operator=(const WeightStore&) = delete;
+
+  void add(WeightSpec spec);
+  /// Opens every file named by the specs; throws kFileRead with the path.
+  void open();
+  const WeightSpec& spec(const std::string& name) const;  // throws kWeightMissing
+  std::vector<float> read(const std::string& name) const;
+
+ private:
+  struct File;
+  std::uint64_t seed_;
+  std::map<std::string, WeightSpec> specs_;
+  std::map<std::string, std::unique_ptr<File>> files_;
+};
+
+/// Packs on first use and remembers: lowering asks for a matrix by the names of its parts.
+class WeightTable {
+ public:
+  WeightTable(const WeightStore& store, Backend& backend) : store_(store), backend_(backend) {}
+
+  /// The [sum of outs, in] matrix of stacked parts.
+  WeightId matrix(const std::vector<std::string>& names, int in, Orientation orientation);
+  /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are empty.
+  WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);
+
+ private:
+  const WeightStore& store_;
+  Backend& backend_;
+  std::map<std::string, WeightId> packed_;
+};
+
+}  // namespace loko
