@@ -14,7 +14,7 @@
 #include <memory>
 #include <vector>
 
-#include "native/cpu/kernels.h"
+#include "cpu/kernels.h"
 
 namespace loko::cpu {
 
@@ -46,8 +46,8 @@ using AlignedFloats = std::unique_ptr<float[], FreeAligned>;
 AlignedFloats allocateAligned(std::size_t count);  // 64-byte aligned, zeroed
 
 enum class WeightLayout {
-  NK,  // source[n * ld + k]: a checkpoint's weight [out, in] used as y = x W^T (N = out, K = in)
-  KN,  // source[k * ld + n]: the same weight used as dx = dy W               (K = out, N = in)
+  kNK,  // source[n * ld + k]: a checkpoint's weight [out, in] used as y = x W^T (N = out, K = in)
+  kKN,  // source[k * ld + n]: the same weight used as dx = dy W               (K = out, N = in)
 };
 
 // A B operand packed once: panels of 32 columns, each [K][32] (the last one [K][16] when 16 columns
@@ -77,14 +77,15 @@ class PackedMatrix {
   int n() const { return n_; }
   // Start of column n (a multiple of 32) at row k, and the distance between rows there.
   const float* panel(int k, int n) const { return data_ + offset(k, n); }
-  int panelColumns(int n) const { return n_ - n / kPanelColumns * kPanelColumns <=
-                                         kNarrowPanelColumns ? kNarrowPanelColumns
-                                                             : kPanelColumns; }
+  int panelColumns(int n) const {
+    return n_ - n / kPanelColumns * kPanelColumns <= kNarrowPanelColumns ? kNarrowPanelColumns
+                                                                         : kPanelColumns;
+  }
 
  private:
   std::size_t offset(int k, int n) const;
-  float* data_ = nullptr;
   AlignedFloats owned_;
+  float* data_ = nullptr;
   int k_ = 0;
   int n_ = 0;
 };
@@ -93,7 +94,7 @@ class PackedMatrix {
 struct TailSite {
   const float* source = nullptr;  // at the block's corner
   std::ptrdiff_t ld = 0;
-  WeightLayout layout = WeightLayout::NK;  // NK: LoRA B [out, r]; KN: LoRA A [r, in]
+  WeightLayout layout = WeightLayout::kNK;  // kNK: LoRA B [out, r]; kKN: LoRA A [r, in]
   int rowBegin = 0;
   int rowEnd = 0;
   int columnBegin = 0;
@@ -125,8 +126,6 @@ class PackedTail {
  private:
   PackedMatrix matrix_;
   std::vector<Range> ranges_;
-  AlignedFloats owned_;
-  float* data_ = nullptr;
 };
 
 // A[m, k]. Normal: rows.row(m)[k]. Transposed: rows.row(k)[(m / columnBlock) * columnBlockStride +
@@ -159,7 +158,7 @@ struct BOperand {
 struct Epilogue {
   float alpha = 1.0f;
   bool accumulate = false;
-  Activation activation = Activation::None;
+  Activation activation = Activation::kNone;
   const float* bias = nullptr;  // [N]
   RowMap residual;
   RowMap multiplier;

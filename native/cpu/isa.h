@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "native/cpu/kernels.h"
+#include "cpu/kernels.h"
 
 namespace loko::cpu {
 
-enum class Isa { Generic, Avx2, Avx512 };
+enum class Isa { kGeneric, kAvx2, kAvx512 };
 
 const char* isaName(Isa isa);
 
@@ -17,10 +17,10 @@ const char* isaName(Isa isa);
 std::vector<Isa> availableIsas();
 
 // The widest available one, or the one that the environment variable LOKO_CPU_ISA (avx512, avx2,
-// generic) names. Throws Error(UnsupportedIsa) when that one is unknown or not available.
+// generic) names. Throws Error(kOption) when that one is unknown or not available.
 Isa chooseIsa();
 
-// Throws Error(UnsupportedIsa) when `isa` is not available.
+// Throws Error(kUnsupported) when `isa` is not available.
 const Kernels& kernels(Isa isa);
 
 }  // namespace loko::cpu

@@ -17,7 +17,7 @@ constexpr int kNarrowPanelColumns = 16;
 // k values of one row that lie together in a packed A tile: one cache line.
 constexpr int kPackGroup = 16;
 
-enum class Activation : std::uint8_t { None, Gelu, GeluTanh, Relu, QuickGelu };
+enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu };
 
 // One micro-kernel call: tile(rows x nr) = alpha * (sum_k A B [+ partial]) [+ tail], where the
 // parts in brackets are optional.
@@ -68,10 +68,15 @@ struct Kernels {
   void (*narrowTile[kMaxTileRows])(const TileArgs&);
   void (*epilogue)(const EpilogueArgs&);
 
-  // dst[i * dstStride + j] = src[i][j] for i < rows, j < columns; zero for columns <= j < padded.
-  void (*copyBlock)(float* dst, std::ptrdiff_t dstStride, const float* const* src, int rows,
-                    int columns, int padded);
-  // dst[j * dstStride + i] = src[i][j] for i < rows, j < columns; zero for rows <= i < padded.
+  // Tile of A: dst[(k / 16) * rows * 16 + i * 16 + k % 16] = src[i][k] for i < rows, k < depth; zero
+  // up to the next multiple of 16 in k.
+  void (*packRows)(float* dst, const float* const* src, int rows, int depth);
+  // dst[i * dstStride + j] = src[i * srcStride + j] for i < rows, j < columns; zero for
+  // columns <= j < padded, a multiple of 16.
+  void (*copyBlock)(float* dst, std::ptrdiff_t dstStride, const float* src,
+                    std::ptrdiff_t srcStride, int rows, int columns, int padded);
+  // dst[j * dstStride + i] = src[i][j] for i < rows, j < columns; zero for rows <= i < padded, a
+  // multiple of 16.
   void (*transposeBlock)(float* dst, std::ptrdiff_t dstStride, const float* const* src, int rows,
                          int columns, int padded);
 

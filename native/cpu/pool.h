@@ -22,7 +22,7 @@ class ThreadPool {
  public:
   static constexpr int kSpinMicroseconds = 40;
 
-  // Throws Error(InvalidArgument) for threads < 1 or > 1024.
+  // Throws Error(kOption) for threads < 1 or > 1024.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
