@@ -1,0 +1,118 @@
+import { describe, LokoError } from "../errors.js";
+
+/** Height and width of an image in pixels. */
+export interface ImageSize {
+  readonly height: number;
+  readonly width: number;
+}
+
+export interface NormalizeOptions extends ImageSize {
+  /** Mean of each output channel after scaling to [0, 1], as `image_mean` in Hugging Face's files. */
+  readonly mean: readonly number[];
+  /** Standard deviation of each output channel, as `image_std`. */
+  readonly std: readonly number[];
+  /** Number of images B. Default 1. */
+  readonly batch?: number;
+}
+
+/** Images as a model takes them. */
+export interface PixelInputs {
+  /** Row-major [B, C, H, W]. */
+  readonly pixelValues: Float32Array;
+  readonly shape: [batch: number, channels: number, height: number, width: number];
+}
+
+/**
+ * Turns bytes into the input of an image model: (x / 255 − mean) / std in each channel, C being the
+ * number of means.
+ *
+ * @param images - B images one after the other, each planar with C channels [B, C, H, W], or with one
+ * channel [B, H, W], which is then repeated C times.
+ * @throws LokoError ERR_OPTION for bad sizes, means or deviations; ERR_SHAPE_MISMATCH when the bytes are
+ * neither B·C·H·W nor B·H·W.
+ */
+export function normalizeImages(
+  images: Uint8Array,
+  { height, width, mean, std, batch = 1 }: NormalizeOptions,
+): PixelInputs {
+  checkCounts({ height, width, batch });
+  const channels = mean.length;
+  if (channels === 0 || std.length !== channels) {
+    throw new LokoError(
+      "ERR_OPTION",
+      `mean and std must have one entry per channel, got ${channels} and ${std.length}.`,
+    );
+  }
+  if (![...mean, ...std].every(Number.isFinite) || std.includes(0)) {
+    throw new LokoError(
+      "ERR_OPTION",
+      `mean must be finite and std finite and not 0: [${mean}], [${std}].`,
+    );
+  }
+  const plane = height * width;
+  const planar = images.length === batch * channels * plane;
+  if (!planar && images.length !== batch * plane) {
+    throw new LokoError(
+      "ERR_SHAPE_MISMATCH",
+      `expected ${batch} images of ${height}x${width} with 1 or ${channels} channels, ` +
+        `${batch * plane} or ${batch * channels * plane} bytes, got ${images.length}.`,
+    );
+  }
+  const pixelValues = new Float32Array(batch * channels * plane);
+  const table = new Float32Array(256);
+  for (let c = 0; c < channels; c++) {
+    for (let x = 0; x < 256; x++) table[x] = (x / 255 - mean[c]!) / std[c]!;
+    for (let b = 0; b < batch; b++) {
+      const source = (planar ? b * channels + c : b) * plane;
+      const target = (b * channels + c) * plane;
+      for (let i = 0; i < plane; i++) pixelValues[target + i] = table[images[source + i]!]!;
+    }
+  }
+  return { pixelValues, shape: [batch, channels, height, width] };
+}
+
+/**
+ * Turns a single-channel image [H, W] counter-clockwise by `turns` quarters (negative: clockwise), as
+ * `numpy.rot90`. An odd number swaps height and width.
+ *
+ * @throws LokoError ERR_OPTION for bad sizes or turns, ERR_SHAPE_MISMATCH for other than H·W bytes.
+ */
+export function rotate90(image: Uint8Array, { height, width }: ImageSize, turns = 1): Uint8Array {
+  checkCounts({ height, width });
+  if (!Number.isInteger(turns)) {
+    throw new LokoError("ERR_OPTION", `turns must be an integer, got ${turns}.`);
+  }
+  if (image.length !== height * width) {
+    throw new LokoError(
+      "ERR_SHAPE_MISMATCH",
+      `expected one ${height}x${width} image, ${height * width} bytes, got ${image.length}.`,
+    );
+  }
+  const quarters = ((turns % 4) + 4) % 4;
+  const rotated = new Uint8Array(image.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const target = [
+        y * width + x,
+        (width - 1 - x) * height + y,
+        (height - 1 - y) * width + (width - 1 - x),
+        x * height + (height - 1 - y),
+      ][quarters]!;
+      rotated[target] = image[y * width + x]!;
+    }
+  }
+  return rotated;
+}
+
+/** The negative of an image, 255 − x for every byte, whatever its shape. */
+export function invert(image: Uint8Array): Uint8Array {
+  return image.map((x) => 255 - x);
+}
+
+function checkCounts(counts: Readonly<Record<string, number>>): void {
+  for (const [name, value] of Object.entries(counts)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new LokoError("ERR_OPTION", `${name} must be an integer >= 1, got ${describe(value)}.`);
+    }
+  }
+}

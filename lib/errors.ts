@@ -1,0 +1,148 @@
+// A list and not a type alone, because fromNative must tell our codes from Node's own "ERR_..." ones.
+const CODES = [
+  /** A file or a folder that was asked for does not exist. */
+  "ERR_FILE_NOT_FOUND",
+  /** A file exists and cannot be read: permissions, a folder in its place, too large, an I/O error. */
+  "ERR_FILE_READ",
+  /** A safetensors file ends before the data that its header promises. */
+  "ERR_SAFETENSORS_TRUNCATED",
+  /** A safetensors header is malformed, larger than the limit, or longer than its file. */
+  "ERR_SAFETENSORS_HEADER",
+  /** Offsets in a safetensors header overlap, leave holes, are out of range, or contradict a shape. */
+  "ERR_SAFETENSORS_OFFSETS",
+  /** A tensor has a data type that the safetensors format does not define. */
+  "ERR_UNKNOWN_DTYPE",
+  /** A checkpoint lacks a weight that the model, or the checkpoint's own index, names. */
+  "ERR_WEIGHT_MISSING",
+  /** A weight has another shape than the model's configuration implies. */
+  "ERR_WEIGHT_SHAPE",
+  /** A JSON configuration is malformed, or lacks a key, or has a value of the wrong type or range. */
+  "ERR_CONFIG",
+  /** `model_type` in `config.json` names an architecture that is not supported. */
+  "ERR_UNKNOWN_MODEL_TYPE",
+  /** The configuration names an activation function that is not supported. */
+  "ERR_UNKNOWN_ACTIVATION",
+  /** `numLabels` does not fit the classification head of the checkpoint. */
+  "ERR_NUM_LABELS",
+  /** An entry that selects modules (targets, patterns, modules to save) selects none. */
+  "ERR_TARGET_MODULES",
+  /** A LoRA rank is not a positive integer. */
+  "ERR_LORA_RANK",
+  /** Another adapter option is unknown or has a bad value. */
+  "ERR_LORA_CONFIG",
+  /** A class label is not an integer in [0, numLabels). */
+  "ERR_LABEL_RANGE",
+  /** A tensor or an input has another shape than the operation needs. */
+  "ERR_SHAPE_MISMATCH",
+  /** An argument has the wrong JavaScript type, for example a plain array for a typed one. */
+  "ERR_INPUT_TYPE",
+  /** An input holds NaN or an infinity. */
+  "ERR_INPUT_NOT_FINITE",
+  /** A model, a tensor or an optimizer was used after `dispose()`. */
+  "ERR_DISPOSED",
+  /** A model was given a second operation while one was still running. */
+  "ERR_MODEL_BUSY",
+  /** An optimizer was created for a model in which nothing is trainable. */
+  "ERR_NO_TRAINABLE_PARAMETERS",
+  /** An option is unknown or has a bad value. */
+  "ERR_OPTION",
+  /** The request is valid, and this version cannot do it. */
+  "ERR_UNSUPPORTED",
+  /** The device that was asked for is not available; the message says why. */
+  "ERR_DEVICE_UNAVAILABLE",
+  /** The native addon could not be found or loaded. */
+  "ERR_NATIVE_LOAD",
+  /** Memory on the host or on the device could not be allocated. */
+  "ERR_OUT_OF_MEMORY",
+  /** A bug in loko. */
+  "ERR_INTERNAL",
+  /** An IDX file (the format of MNIST) is malformed, truncated, or larger than the limit. */
+  "ERR_IDX_FORMAT",
+] as const;
+
+/** The stable codes of {@link LokoError}; the text of a message may change, a code does not. */
+export type LokoErrorCode = (typeof CODES)[number];
+
+/**
+ * The one error class of the package. `code` is for programs; `message` says what was expected, what
+ * came, where, and what to do. `cause` holds the underlying error where there is one.
+ */
+export class LokoError extends Error {
+  override readonly name = "LokoError";
+  readonly code: LokoErrorCode;
+
+  constructor(code: LokoErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+function isLokoErrorCode(code: unknown): code is LokoErrorCode {
+  return (CODES as readonly unknown[]).includes(code);
+}
+
+/**
+ * Maps an error thrown by the native addon to a {@link LokoError} with the same code and message. What
+ * carries none of our codes came from below the addon's own checks and becomes `ERR_INTERNAL`. The
+ * original is kept as `cause`.
+ */
+export function fromNative(error: unknown): LokoError {
+  if (error instanceof LokoError) return error;
+  if (!(error instanceof Error)) {
+    return new LokoError("ERR_INTERNAL", `The native addon threw ${describe(error)}.`, {
+      cause: error,
+    });
+  }
+  const { code } = error as { code?: unknown };
+  return new LokoError(isLokoErrorCode(code) ? code : "ERR_INTERNAL", error.message, {
+    cause: error,
+  });
+}
+
+/** Longest excerpt of a value that a message repeats; file contents may be hostile or very long. */
+const MAX_EXCERPT = 120;
+
+/** A short, safe text of an unexpected value for an error message: `"abc"`, `-1`, `an array of 3`. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case "string": {
+      const text = JSON.stringify(value.slice(0, MAX_EXCERPT));
+      return value.length > MAX_EXCERPT ? `${text}... (${value.length} characters)` : text;
+    }
+    case "bigint":
+      return `${value}n`;
+    case "function":
+      return "a function";
+    case "object":
+      if (value === null) return "null";
+      if (Array.isArray(value)) return `an array of ${value.length}`;
+      if (ArrayBuffer.isView(value)) return `a ${value.constructor.name}`;
+      return "an object";
+    default:
+      return String(value);
+  }
+}
+
+/** The `count` candidates nearest to `name` by edit distance, nearest first, for a "did you mean". */
+export function nearestNames(name: string, candidates: Iterable<string>, count = 3): string[] {
+  return [...new Set(candidates)]
+    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, count)
+    .map(({ candidate }) => candidate);
+}
+
+/** Levenshtein distance, by one row of the dynamic-programming table. */
+function editDistance(a: string, b: string): number {
+  const row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    let diagonal = row[0]!;
+    row[0] = i;
+    for (let j = 1; j <= b.length; j++) {
+      const substitution = diagonal + (a[i - 1] === b[j - 1] ? 0 : 1);
+      diagonal = row[j]!;
+      row[j] = Math.min(substitution, diagonal + 1, row[j - 1]! + 1);
+    }
+  }
+  return row[b.length]!;
+}

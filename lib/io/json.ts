@@ -1,0 +1,61 @@
+import { describe, LokoError } from "../errors.js";
+import { readInto, withFile } from "./files.js";
+
+/** A parsed JSON object; its values are unknown until the readers in `config.ts` have checked them. */
+export type JsonObject = Record<string, unknown>;
+
+/** Above real files (an index of 100,000 weights has 10 MB), and parsed into 1 GB at the very worst. */
+const DEFAULT_MAX_BYTES = 16 * 1024 * 1024;
+
+/** Where an object was read from, so that a later complaint about a key can name the file. */
+const origins = new WeakMap<object, string>();
+
+/** The file that `object` was parsed from, or `fallback` where it did not come from a file. */
+export function originOf(object: object, fallback = "configuration"): string {
+  return origins.get(object) ?? fallback;
+}
+
+/**
+ * Parses UTF-8 JSON whose top level must be an object.
+ *
+ * @param path - names the source in messages, and in later ones by way of {@link originOf}.
+ * @throws LokoError ERR_CONFIG when the bytes are not UTF-8, not JSON, or not an object.
+ */
+export function parseJsonObject(bytes: Uint8Array, path: string): JsonObject {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : describe(error);
+    throw new LokoError("ERR_CONFIG", `${path}: expected a JSON object in UTF-8: ${reason}`, {
+      cause: error,
+    });
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new LokoError("ERR_CONFIG", `${path}: expected a JSON object, got ${describe(value)}.`);
+  }
+  origins.set(value, path);
+  return value as JsonObject;
+}
+
+/**
+ * Reads and parses a JSON file whose top level must be an object.
+ *
+ * @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ (also above `maxBytes`), ERR_CONFIG.
+ */
+export async function readJsonObject(
+  path: string,
+  { maxBytes = DEFAULT_MAX_BYTES }: { maxBytes?: number } = {},
+): Promise<JsonObject> {
+  const bytes = await withFile(path, async ({ handle, size }) => {
+    if (size > maxBytes) {
+      throw new LokoError(
+        "ERR_FILE_READ",
+        `${path}: expected at most ${maxBytes} bytes of JSON, got ${size}. Is it the right file?`,
+      );
+    }
+    const buffer = new Uint8Array(size);
+    return buffer.subarray(0, await readInto(handle, buffer, 0));
+  });
+  return parseJsonObject(bytes, path);
+}

@@ -1,0 +1,178 @@
+import { describe, LokoError, nearestNames } from "../errors.js";
+import type { AdapterConfig } from "./config.js";
+import { compilePattern } from "./pattern.js";
+
+/** A linear module of a model: y = W·x + b with W of shape [outFeatures, inFeatures]. */
+export interface LinearModule {
+  /** The path in the task model, as `vit.encoder.layer.0.attention.attention.query`. */
+  readonly path: string;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+}
+
+/** A linear module with a LoRA update: y = W·x + b + scale·B·A·x. */
+export interface LoraSite extends LinearModule {
+  /** A is [r, inFeatures], B is [outFeatures, r]. */
+  readonly r: number;
+  readonly alpha: number;
+  /** alpha / r, or alpha / sqrt(r) with `useRslora`. */
+  readonly scale: number;
+}
+
+/**
+ * Chooses the modules to adapt, by PEFT's rules (`check_target_module_exists` and `get_pattern_key` in
+ * huggingface/peft 0.21), in the order of `modules`. Unlike PEFT, an entry that selects nothing is an
+ * error even when others select something, and so is a rank or alpha pattern without effect.
+ *
+ * @param modules - every linear module of the model, the output head included.
+ * @param headPath - path of the output head, which "all-linear" leaves out.
+ * @throws LokoError ERR_TARGET_MODULES naming each dead entry and the nearest names.
+ */
+export function resolveTargets(
+  modules: readonly LinearModule[],
+  headPath: string,
+  config: AdapterConfig,
+): LoraSite[] {
+  const { targetModules } = config;
+  const saved = config.modulesToSave ?? [headPath];
+  const isExcluded = modulePredicate(config.excludeModules, "excludeModules");
+  const candidates = modules.filter(
+    ({ path }) => !isExcluded(path) && !saved.some((name) => isWithin(path, name)),
+  );
+  const isTarget = targetPredicate(config, headPath);
+  const chosen = candidates.filter(({ path }) => isTarget(path));
+
+  const paths = modules.map(({ path }) => path);
+  if (typeof targetModules === "string") {
+    if (chosen.length === 0) throw deadEntries("targetModules", [targetModules], paths);
+  } else {
+    const dead = targetModules.filter((name) => !chosen.some(({ path }) => endsWith(path, name)));
+    if (dead.length > 0) throw deadEntries("targetModules", dead, paths);
+  }
+
+  const chosenPaths = chosen.map(({ path }) => path);
+  const rankOf = patternLookup(config.rankPattern, "rankPattern", config.r, chosenPaths);
+  const alphaOf = patternLookup(config.alphaPattern, "alphaPattern", config.loraAlpha, chosenPaths);
+  return chosen.map((module) => {
+    const r = rankOf(module.path);
+    const alpha = alphaOf(module.path);
+    return { ...module, r, alpha, scale: alpha / (config.useRslora ? Math.sqrt(r) : r) };
+  });
+}
+
+/**
+ * Chooses the modules to train and save in full, in the order of `paths`.
+ *
+ * @param paths - every module of the model that has parameters of its own.
+ * @param headPath - path of the output head, the default choice.
+ * @throws LokoError ERR_TARGET_MODULES naming each entry of `modulesToSave` that selects nothing.
+ */
+export function resolveModulesToSave(
+  paths: readonly string[],
+  headPath: string,
+  config: AdapterConfig,
+): string[] {
+  const names = config.modulesToSave ?? [headPath];
+  const dead = names.filter((name) => !paths.some((path) => isWithin(path, name)));
+  if (dead.length > 0) throw deadEntries("modulesToSave", dead, paths);
+  return paths.filter((path) => names.some((name) => isWithin(path, name)));
+}
+
+/** The name of a LoRA matrix in PEFT's `adapter_model.safetensors`. */
+export function loraParameterName(path: string, matrix: "A" | "B"): string {
+  return `base_model.model.${path}.lora_${matrix}.weight`;
+}
+
+/** The name of a parameter of a fully trained module in PEFT's `adapter_model.safetensors`. */
+export function savedParameterName(path: string, parameter: "weight" | "bias"): string {
+  return `base_model.model.${path}.${parameter}`;
+}
+
+/** Whether `path` is the module called `name` by its last segments. */
+function endsWith(path: string, name: string): boolean {
+  return path === name || path.endsWith(`.${name}`);
+}
+
+/** Whether `path` is the module called `name` or lies inside it: whole segments, anywhere. */
+function isWithin(path: string, name: string): boolean {
+  return `.${path}.`.includes(`.${name}.`);
+}
+
+function modulePredicate(
+  modules: string | readonly string[],
+  option: string,
+): (path: string) => boolean {
+  if (typeof modules !== "string") return (path) => modules.some((name) => endsWith(path, name));
+  const pattern = compilePattern(modules, option);
+  return (path) => pattern.test(path);
+}
+
+function targetPredicate(config: AdapterConfig, headPath: string): (path: string) => boolean {
+  const { targetModules, layersToTransform: layers } = config;
+  if (typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear") {
+    return (path) => path !== headPath;
+  }
+  const matches = modulePredicate(targetModules, "targetModules");
+  if (layers === null) return matches;
+
+  // As in PEFT: the first numbered segment is the layer, and a full path in the list ignores layers.
+  const patterns =
+    config.layersPattern.length === 0
+      ? [/^.*?\.[^.]*\.(?<layer>\d+)\./]
+      : config.layersPattern.map((segment) =>
+          compilePattern(
+            segment,
+            "layersPattern",
+            (pattern) => `^(?:|.*?\\.)(?:${pattern})\\.(?<layer>\\d+)\\.`,
+          ),
+        );
+  return (path) => {
+    if (targetModules.includes(path)) return true;
+    if (!matches(path)) return false;
+    const found = patterns.map((pattern) => pattern.exec(path)).find((match) => match !== null);
+    return found !== undefined && layers.includes(Number(found.groups?.layer));
+  };
+}
+
+/** A lookup of per-module values: the first pattern that fits the end of the path, else the default. */
+function patternLookup(
+  patterns: Readonly<Record<string, number>>,
+  option: string,
+  fallback: number,
+  chosenPaths: readonly string[],
+): (path: string) => number {
+  const compiled = Object.entries(patterns).map(([key, value]) => ({
+    key,
+    value,
+    pattern: compilePattern(key, option, (pattern) => `^(?:.*\\.)?(?:${pattern})$`),
+  }));
+  const dead = compiled.filter(({ pattern }) => !chosenPaths.some((path) => pattern.test(path)));
+  if (dead.length > 0) {
+    throw deadEntries(
+      option,
+      dead.map(({ key }) => key),
+      chosenPaths,
+    );
+  }
+  return (path) => compiled.find(({ pattern }) => pattern.test(path))?.value ?? fallback;
+}
+
+/** Says which entries selected nothing, and why where the name itself exists. */
+function deadEntries(
+  option: string,
+  entries: readonly string[],
+  paths: readonly string[],
+): LokoError {
+  const reasons = entries.map((entry) => {
+    if (option !== "modulesToSave" && paths.some((path) => endsWith(path, entry))) {
+      return `${describe(entry)} exists, but excludeModules, modulesToSave or layersToTransform leave it out`;
+    }
+    // Compared with as many of the last segments as the entry has: "qury" with "query", and not with
+    // the whole path of one module.
+    const depth = entry.split(".").length;
+    const suffixes = paths.map((path) => path.split(".").slice(-depth).join("."));
+    const near = nearestNames(entry, suffixes).map(describe).join(", ");
+    return `${describe(entry)} matches no module; the nearest names are ${near}`;
+  });
+  return new LokoError("ERR_TARGET_MODULES", `${option}: ${reasons.join("; ")}.`);
+}
