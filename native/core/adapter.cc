@@ -1,0 +1,21 @@
+#include "core/adapter.h"
+
+namespace loko {
+
+namespace {
+template <class Entry>
+const Entry* find(const std::vector<Entry>& entries, const std::string& module) {
+  for (const Entry& entry : entries) {
+    if (entry.module == module) return &entry;
+  }
+  return nullptr;
+}
+}  // namespace
+
+const AdaptedModule* Adapter::loraOf(const std::string& module) const { return find(lora, module); }
+
+const TrainedModule* Adapter::trainedOf(const std::string& module) const {
+  return find(trained, module);
+}
+
+}  // namespace loko

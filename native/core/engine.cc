@@ -1,0 +1,268 @@
+#include "core/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "core/lowering.h"
+#include "core/rng.h"
+#include "core/status.h"
+
+namespace loko {
+
+namespace {
+
+void drawLora(const AdaptedModule& lora, const Graph::Module& module, LoraInit init,
+              std::uint64_t seed, float* theta) {
+  const std::int64_t sizeA = std::int64_t{lora.rank} * module.in;
+  const std::int64_t sizeB = std::int64_t{module.part->out} * lora.rank;
+  const auto uniform = [&](const char* factor, std::int64_t size, int fanIn, float* target) {
+    const RandomStream random(seed, lora.module + factor);
+    const float bound = 1 / std::sqrt(static_cast<float>(fanIn));
+    for (std::int64_t i = 0; i < size; ++i) {
+      target[i] = (2 * random.uniform(static_cast<std::uint64_t>(i)) - 1) * bound;
+    }
+  };
+  if (init == LoraInit::kGaussian) {
+    const RandomStream random(seed, lora.module + ".lora_A");
+    for (std::int64_t i = 0; i < sizeA; ++i) {
+      theta[lora.a + i] =
+          random.normal(static_cast<std::uint64_t>(i)) / static_cast<float>(lora.rank);
+    }
+  } else {
+    uniform(".lora_A", sizeA, module.in, theta + lora.a);
+  }
+  if (init == LoraInit::kRandom) uniform(".lora_B", sizeB, lora.rank, theta + lora.b);
+}
+
+void checkCoverage(const Plan& plan, std::int64_t parameters) {
+  std::int64_t covered = 0;
+  for (const Step& step : plan.backward) {
+    if (const auto* gram = std::get_if<Gram>(&step)) covered += gram->end - gram->begin;
+  }
+  if (covered != parameters) {
+    throw Error(ErrorCode::kUnsupported,
+                "Expected every trained module to influence the output, but " +
+                    std::to_string(parameters - covered) + " of " + std::to_string(parameters) +
+                    " parameters belong to modules that do not; leave those out of targetModules "
+                    "and modulesToSave");
+  }
+}
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<WeightStore> store,
+               std::uint64_t seed)
+    : backend_(std::move(backend)),
+      graph_(std::move(graph)),
+      store_(std::move(store)),
+      table_(std::make_unique<WeightTable>(*store_, *backend_)),
+      seed_(seed) {}
+
+Engine::~Engine() = default;
+
+void Engine::load() {
+  store_->open();
+  batch_ = 1;
+  plan(false);
+  batch_ = 0;
+}
+
+void Engine::setAdapter(Adapter adapter) {
+  std::vector<float> theta(static_cast<std::size_t>(adapter.parameters), 0.0F);
+  for (const AdaptedModule& lora : adapter.lora) {
+    drawLora(lora, graph_.module(lora.module), adapter.init, seed_, theta.data());
+  }
+  for (const TrainedModule& trained : adapter.trained) {
+    const LinearPart& part = *graph_.module(trained.module).part;
+    const std::vector<float> weight = store_->read(part.weight);
+    std::copy(weight.begin(), weight.end(), theta.begin() + trained.weight);
+    if (trained.bias != kNoParameter) {
+      const std::vector<float> bias = store_->read(part.bias);
+      std::copy(bias.begin(), bias.end(), theta.begin() + trained.bias);
+    }
+  }
+  std::swap(adapter_, adapter);  // now `adapter` is the former one
+  std::map<std::pair<int, bool>, Plan> former;
+  std::swap(plans_, former);
+  const int formerBatch = std::exchange(batch_, 1);
+  forwardIsCurrent_ = false;
+  try {
+    if (adapter_.parameters > 0) plan(true);
+    backend_->reserve(Space::kTheta, adapter_.parameters);
+    backend_->write(Space::kTheta, 0, theta.data(), adapter_.parameters);
+  } catch (...) {
+    std::swap(adapter_, adapter);
+    std::swap(plans_, former);
+    batch_ = formerBatch;
+    throw;
+  }
+  batch_ = formerBatch;
+}
+
+const Plan& Engine::plan(bool training) {
+  const auto key = std::make_pair(batch_, training);
+  if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
+  Plan fresh = lower(graph_, adapter_, *table_, {batch_, training});
+  if (training) checkCoverage(fresh, adapter_.parameters);
+  backend_->reserve(Space::kScratch, fresh.scratchElements);
+  backend_->reserve(Space::kInput, fresh.inputElements);
+  std::vector<Step> steps = fresh.forward;
+  steps.insert(steps.end(), fresh.backward.begin(), fresh.backward.end());
+  WorkspaceHint hint;
+  hint.batch = batch_;
+  hint.maxRows = fresh.passRows;
+  hint.maxGramRows = training ? outputs() * batch_ : 0;
+  backend_->prepare(steps, hint);
+  return plans_.emplace(key, std::move(fresh)).first->second;
+}
+
+void Engine::setBatch(const float* pixels, int batch) {
+  LOKO_CHECK(batch > 0, "batch " + std::to_string(batch));
+  const ImageNode& image = graph_.imageInput();
+  const std::int64_t sample = std::int64_t{image.channels} * image.height * image.width;
+  const std::int64_t count = sample * batch;
+  const float* offender =
+      std::find_if(pixels, pixels + count, [](float value) { return !std::isfinite(value); });
+  if (offender != pixels + count) {
+    const std::int64_t at = offender - pixels;
+    const std::int64_t pixel = at % (std::int64_t{image.height} * image.width);
+    throw Error(ErrorCode::kInputNotFinite,
+                "Expected finite pixelValues but received " + std::to_string(*offender) +
+                    " at element " + std::to_string(at) + " (sample " +
+                    std::to_string(at / sample) + ", channel " +
+                    std::to_string(at % sample / (std::int64_t{image.height} * image.width)) +
+                    ", row " + std::to_string(pixel / image.width) + ", column " +
+                    std::to_string(pixel % image.width) + "); nothing was learned from it");
+  }
+  forwardIsCurrent_ = false;
+  batch_ = batch;
+  backend_->reserve(Space::kInput, count);
+  backend_->write(Space::kInput, 0, pixels, count);
+}
+
+void Engine::run(const std::vector<Step>& steps, const Frame& frame) {
+  for (const Step& step : steps) backend_->run(step, frame);
+}
+
+void Engine::runForward(bool training, std::vector<double>& logits) {
+  LOKO_CHECK(batch_ > 0, "a batch was set");
+  forwardIsCurrent_ = false;
+  const Plan& current = plan(training);
+  Frame frame;
+  frame.batch = batch_;
+  run(current.forward, frame);
+  logits.resize(static_cast<std::size_t>(batch_) * static_cast<std::size_t>(outputs()));
+  backend_->readView(current.logits, batch_, logits.data());
+  forwardIsCurrent_ = training;
+}
+
+void Engine::predict(std::vector<double>& logits) { runForward(false, logits); }
+
+void Engine::forward(std::vector<double>& logits) {
+  if (adapter_.parameters == 0) {
+    throw Error(ErrorCode::kNoTrainableParameters,
+                "Expected a model with trainable parameters; call addAdapter first");
+  }
+  runForward(true, logits);
+}
+
+void Engine::requireForward(const char* what) const {
+  LOKO_CHECK(forwardIsCurrent_, std::string(what) + " needs forward() before it");
+}
+
+void Engine::jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
+                      double* gram) {
+  requireForward("jacobian");
+  const Plan& current = plan(true);
+  const std::int64_t batch = batch_;
+  LOKO_CHECK(static_cast<std::int64_t>(cotangents.size()) == rows * batch * outputs(),
+             "one cotangent per row and sample");
+  backend_->reserveJacobian(std::max<std::int64_t>(rows, outputs()) * batch, parameters());
+  const int gramRows = static_cast<int>(rows * batch);
+  if (gram != nullptr) std::fill_n(gram, std::int64_t{gramRows} * gramRows, 0.0);
+
+  const int passes = (rows + current.passRows - 1) / current.passRows;
+  for (int pass = 0, begin = 0; pass < passes; ++pass) {
+    const int end = static_cast<int>(std::int64_t{rows} * (pass + 1) / passes);
+    Frame frame;
+    frame.batch = batch_;
+    frame.rows = end - begin;
+    frame.firstRow = begin * batch;
+    if (pass == passes - 1) {
+      frame.gram = gram;
+      frame.gramRows = gramRows;
+      frame.gramWeights = p;
+    }
+    backend_->writeView(current.seed, frame.segments(),
+                        cotangents.data() + begin * batch * outputs());
+    run(current.backward, frame);
+    begin = end;
+  }
+}
+
+void Engine::gradient(const std::vector<double>& cotangents) {
+  requireForward("gradient");
+  const Plan& current = plan(true);
+  backend_->reserveJacobian(1, parameters());
+  Frame frame;
+  frame.batch = batch_;
+  frame.reduce = true;
+  backend_->writeView(current.seed, batch_, cotangents.data());
+  run(current.backward, frame);
+}
+
+void Engine::gram(int rows, const StateArray* p, double* gram) {
+  std::fill_n(gram, std::int64_t{rows} * rows, 0.0);
+  Frame frame;
+  frame.gram = gram;
+  frame.gramRows = rows;
+  frame.gramWeights = p;
+  backend_->run(Step{Gram{0, parameters()}}, frame);
+}
+
+std::vector<float> Engine::jacobianOf(JacobianOf what) {
+  std::vector<double> logits;
+  forward(logits);
+  const int m = outputs(), batch = batch_;
+  std::vector<double> cotangents(static_cast<std::size_t>(m) * static_cast<std::size_t>(batch) *
+                                 static_cast<std::size_t>(m));
+  for (int b = 0; b < batch; ++b) {
+    std::vector<double> pi(logits.begin() + b * m, logits.begin() + (b + 1) * m);
+    const double largest = *std::max_element(pi.begin(), pi.end());
+    double sum = 0;
+    for (double& value : pi) sum += value = std::exp(value - largest);
+    for (int c = 0; c < m; ++c) {
+      double* row = cotangents.data() + (std::int64_t{c} * batch + b) * m;
+      for (int j = 0; j < m; ++j) {
+        const double delta = c == j ? 1 : 0;
+        row[j] = what == JacobianOf::kLogits
+                     ? delta
+                     : pi[static_cast<std::size_t>(c)] / sum *
+                           (delta - pi[static_cast<std::size_t>(j)] / sum);
+      }
+    }
+  }
+  jacobian(cotangents, m, nullptr, nullptr);
+  const std::int64_t n = parameters();
+  std::vector<float> result(static_cast<std::size_t>(batch * m * n));
+  for (int b = 0; b < batch; ++b) {
+    for (int c = 0; c < m; ++c) {
+      backend_->read(Space::kJacobian, (std::int64_t{c} * batch + b) * n,
+                     result.data() + (std::int64_t{b} * m + c) * n, n);
+    }
+  }
+  return result;
+}
+
+void Engine::readTheta(float* target) {
+  if (parameters() > 0) backend_->read(Space::kTheta, 0, target, parameters());
+}
+
+void Engine::writeTheta(const float* source) {
+  forwardIsCurrent_ = false;
+  if (parameters() > 0) backend_->write(Space::kTheta, 0, source, parameters());
+}
+
+}  // namespace loko

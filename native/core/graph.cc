@@ -1,0 +1,134 @@
+#include "core/graph.h"
+
+#include <numeric>
+
+#include "core/status.h"
+
+namespace loko {
+
+namespace {
+
+std::string describe(ValueShape shape) {
+  return "[" + std::to_string(shape.rows) + ", " + std::to_string(shape.cols) + "]";
+}
+
+void require(bool fits, const std::string& expected, const std::string& received) {
+  if (!fits) {
+    throw Error(ErrorCode::kShapeMismatch, "Expected " + expected + " but received " + received);
+  }
+}
+
+}  // namespace
+
+ValueId Graph::add(ValueShape shape) {
+  shapes_.push_back(shape);
+  return values() - 1;
+}
+
+const ValueShape& Graph::shape(ValueId value) const {
+  LOKO_CHECK(value >= 0 && value < values(), "value " + std::to_string(value));
+  return shapes_[static_cast<std::size_t>(value)];
+}
+
+ValueId Graph::image(int channels, int height, int width) {
+  require(channels > 0 && height > 0 && width > 0, "a positive image size",
+          std::to_string(channels) + "x" + std::to_string(height) + "x" + std::to_string(width));
+  const ValueId output = add({channels * height, width});
+  nodes_.push_back(ImageNode{channels, height, width, output});
+  return output;
+}
+
+ValueId Graph::patchify(ValueId input, int patch) {
+  const ImageNode& image = imageInput();
+  require(input == image.output, "the image as input of patchify", "value " + std::to_string(input));
+  require(patch > 0 && image.height % patch == 0 && image.width % patch == 0,
+          "a patch size that divides the image " + std::to_string(image.height) + "x" +
+              std::to_string(image.width),
+          std::to_string(patch));
+  const int patches = (image.height / patch) * (image.width / patch);
+  const ValueId output = add({patches, image.channels * patch * patch});
+  nodes_.push_back(PatchifyNode{input, output, patch});
+  return output;
+}
+
+ValueId Graph::assembleTokens(ValueId input, const std::string& cls, const std::string& pos) {
+  const ValueShape x = shape(input);
+  const ValueId output = add({x.rows + 1, x.cols});
+  nodes_.push_back(AssembleTokensNode{input, output, cls, pos});
+  return output;
+}
+
+std::vector<ValueId> Graph::linear(ValueId input, std::vector<LinearPart> parts,
+                                   Activation activation, ValueId residual) {
+  const ValueShape x = shape(input);
+  require(!parts.empty(), "at least one part of a linear operation", "none");
+  const bool single = parts.size() == 1;
+  require(single || (activation == Activation::kNone && residual == kNoValue),
+          "one part where a linear operation has an activation or a residual",
+          std::to_string(parts.size()));
+  std::vector<ValueId> outputs;
+  for (LinearPart& part : parts) {
+    require(part.out > 0, "a positive width of " + part.module, std::to_string(part.out));
+    part.output = add({x.rows, part.out});
+    outputs.push_back(part.output);
+  }
+  if (residual != kNoValue) {
+    const ValueShape r = shape(residual);
+    const ValueShape y = shape(outputs[0]);
+    require(r.rows == y.rows && r.cols == y.cols, "a residual of shape " + describe(y),
+            describe(r));
+  }
+  nodes_.push_back(LinearNode{input, residual, activation, std::move(parts)});
+  return outputs;
+}
+
+ValueId Graph::layerNorm(ValueId input, const std::string& weight, const std::string& bias,
+                         float eps) {
+  const ValueId output = add(shape(input));
+  nodes_.push_back(LayerNormNode{input, output, weight, bias, eps});
+  return output;
+}
+
+ValueId Graph::attention(ValueId q, ValueId k, ValueId v, int heads, float scale) {
+  const ValueShape shapeQ = shape(q), shapeK = shape(k), shapeV = shape(v);
+  require(shapeK.rows == shapeV.rows && shapeK.cols == shapeV.cols && shapeQ.cols == shapeK.cols,
+          "query, key and value of one width, key and value of one length",
+          describe(shapeQ) + ", " + describe(shapeK) + ", " + describe(shapeV));
+  require(heads > 0 && shapeQ.cols % heads == 0,
+          "a number of heads that divides the width " + std::to_string(shapeQ.cols),
+          std::to_string(heads));
+  const ValueId output = add(shapeQ);
+  nodes_.push_back(AttentionNode{q, k, v, output, heads, scale});
+  return output;
+}
+
+ValueId Graph::selectFirst(ValueId input) {
+  const ValueId output = add({1, shape(input).cols});
+  nodes_.push_back(SelectFirstNode{input, output});
+  return output;
+}
+
+void Graph::setOutput(ValueId value) {
+  require(shape(value).rows == 1, "an output of one row for each sample", describe(shape(value)));
+  output_ = value;
+}
+
+const ImageNode& Graph::imageInput() const {
+  for (const Node& node : nodes_) {
+    if (const auto* image = std::get_if<ImageNode>(&node)) return *image;
+  }
+  failCheck("a graph has an input", __FILE__, __LINE__, "no image node");
+}
+
+Graph::Module Graph::module(const std::string& path) const {
+  for (const Node& node : nodes_) {
+    const auto* linear = std::get_if<LinearNode>(&node);
+    if (linear == nullptr) continue;
+    for (const LinearPart& part : linear->parts) {
+      if (part.module == path) return {&part, shape(linear->input).cols};
+    }
+  }
+  failCheck("the module is in the graph", __FILE__, __LINE__, path);
+}
+
+}  // namespace loko

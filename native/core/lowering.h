@@ -1,0 +1,21 @@
+#pragma once
+
+// Turns a graph and an adapter into a plan: exact pruning, fusion, the chain rule, memory.
+
+#include "core/adapter.h"
+#include "core/graph.h"
+#include "core/plan.h"
+#include "core/weights.h"
+
+namespace loko {
+
+struct LoweringRequest {
+  int batch = 1;
+  bool training = false;  // false: forward only, nothing is kept for backward
+};
+
+/// Packs the weights that the plan needs through `weights`.
+Plan lower(const Graph& graph, const Adapter& adapter, WeightTable& weights,
+           const LoweringRequest& request);
+
+}  // namespace loko

@@ -1,0 +1,165 @@
+#include <algorithm>
+
+#include "core/lowering_state.h"
+#include "core/status.h"
+
+namespace loko {
+
+namespace {
+
+/// Bound on one cotangent buffer of a pass; several such buffers live at once.
+constexpr std::int64_t kPassBytes = std::int64_t{64} << 20;
+constexpr int kMaxPassRows = 64;
+
+}  // namespace
+
+int Lowering::rowsOf(ValueId value) {
+  return state(value).firstRowOnly ? 1 : graph_.shape(value).rows;
+}
+
+View Lowering::viewOf(ValueId value, bool first) {
+  const View view = state(value).view;
+  return first ? firstRow(view) : view;
+}
+
+// Reverse pass. A value is narrowed to its first row when every reader reads only that row; operations
+// that work row by row pass the demand on, attention needs all rows of its keys and values.
+void Lowering::findReads() {
+  std::vector<char> allRows(values_.size(), 0);
+  const auto demand = [&](ValueId value, bool all) {
+    if (value == kNoValue) return;
+    state(value).read = true;
+    ++state(value).readers;
+    if (all) allRows[static_cast<std::size_t>(value)] = 1;
+  };
+  const auto needsAll = [&](ValueId value) {
+    return allRows[static_cast<std::size_t>(value)] != 0;
+  };
+  demand(graph_.output(), true);
+  const auto& nodes = graph_.nodes();
+  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
+    if (const auto* patchify = std::get_if<PatchifyNode>(&*node)) {
+      demand(patchify->input, true);
+    } else if (const auto* assemble = std::get_if<AssembleTokensNode>(&*node)) {
+      demand(assemble->input, true);
+      allRows[static_cast<std::size_t>(assemble->output)] = 1;
+    } else if (const auto* linear = std::get_if<LinearNode>(&*node)) {
+      bool any = false, all = false;
+      for (const LinearPart& part : linear->parts) {
+        any = any || state(part.output).read;
+        all = all || needsAll(part.output);
+      }
+      if (any) {
+        demand(linear->input, all);
+        demand(linear->residual, all);
+      }
+    } else if (const auto* norm = std::get_if<LayerNormNode>(&*node)) {
+      if (state(norm->output).read) demand(norm->input, needsAll(norm->output));
+    } else if (const auto* attention = std::get_if<AttentionNode>(&*node)) {
+      if (state(attention->output).read) {
+        demand(attention->q, needsAll(attention->output));
+        demand(attention->k, true);
+        demand(attention->v, true);
+      }
+    } else if (const auto* select = std::get_if<SelectFirstNode>(&*node)) {
+      if (state(select->output).read) demand(select->input, false);
+    }
+  }
+  for (ValueId value = 0; value < graph_.values(); ++value) {
+    state(value).firstRowOnly = !needsAll(value) && graph_.shape(value).rows > 1;
+  }
+}
+
+void Lowering::findGradients() {
+  const auto needs = [&](ValueId value) { return value != kNoValue && state(value).needsGrad; };
+  for (const Node& node : graph_.nodes()) {
+    if (const auto* linear = std::get_if<LinearNode>(&node)) {
+      for (const LinearPart& part : linear->parts) {
+        state(part.output).needsGrad =
+            needs(linear->input) || needs(linear->residual) ||
+            adapter_.loraOf(part.module) != nullptr || adapter_.trainedOf(part.module) != nullptr;
+      }
+    } else if (const auto* norm = std::get_if<LayerNormNode>(&node)) {
+      state(norm->output).needsGrad = needs(norm->input);
+    } else if (const auto* attention = std::get_if<AttentionNode>(&node)) {
+      state(attention->output).needsGrad =
+          needs(attention->q) || needs(attention->k) || needs(attention->v);
+    } else if (const auto* select = std::get_if<SelectFirstNode>(&node)) {
+      state(select->output).needsGrad = needs(select->input);
+    }
+  }
+}
+
+// Parts share a product when they run over the same rows with frozen weights.
+void Lowering::formGroups() {
+  for (const Node& node : graph_.nodes()) {
+    const auto* linear = std::get_if<LinearNode>(&node);
+    if (linear == nullptr) continue;
+    const std::size_t begin = groups_.size();
+    for (const LinearPart& part : linear->parts) {
+      ValueState& output = state(part.output);
+      if (!output.read) continue;
+      const TrainedModule* trained = adapter_.trainedOf(part.module);
+      auto group = std::find_if(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
+                                [&](const LinearGroup& candidate) {
+                                  return trained == nullptr && candidate.trained == nullptr &&
+                                         candidate.firstRowOnly == output.firstRowOnly;
+                                });
+      if (group == groups_.end()) {
+        LinearGroup fresh;
+        fresh.node = linear;
+        fresh.trained = trained;
+        fresh.firstRowOnly = output.firstRowOnly;
+        groups_.push_back(std::move(fresh));
+        group = groups_.end() - 1;
+      }
+      output.group = static_cast<int>(group - groups_.begin());
+      output.columnInGroup = group->out;
+      if (const AdaptedModule* lora = adapter_.loraOf(part.module)) {
+        LoraSite site;
+        site.a = lora->a;
+        site.b = lora->b;
+        site.rank = lora->rank;
+        site.scale = lora->scale;
+        site.outBegin = group->out;
+        site.outEnd = group->out + part.out;
+        site.hBegin = group->rankSum;
+        group->rankSum += lora->rank;
+        group->sites.push_back(site);
+      }
+      group->parts.push_back(&part);
+      group->out += part.out;
+    }
+    // Whole-row groups first: their backward then writes the shared input's cotangent in full, and a
+    // first-row group adds to it without a clearing pass.
+    std::stable_sort(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
+                     [](const LinearGroup& a, const LinearGroup& b) {
+                       return a.firstRowOnly < b.firstRowOnly;
+                     });
+    for (std::size_t index = begin; index < groups_.size(); ++index) {
+      for (const LinearPart* part : groups_[index].parts) {
+        state(part->output).group = static_cast<int>(index);
+      }
+    }
+  }
+}
+
+// More rows in one pass make larger products; fewer keep the cotangents in cache and memory bounded.
+void Lowering::choosePassRows() {
+  std::int64_t widest = graph_.outputs();
+  for (const LinearGroup& group : groups_) {
+    const int rows = group.firstRowOnly ? 1 : graph_.shape(group.parts[0]->output).rows;
+    widest = std::max(widest, std::int64_t{rows} * group.out);
+  }
+  const std::int64_t rows = kPassBytes / (widest * request_.batch * std::int64_t{sizeof(float)});
+  plan_.passRows = static_cast<int>(
+      std::clamp<std::int64_t>(rows, 1, std::min(kMaxPassRows, graph_.outputs())));
+}
+
+bool Lowering::groupNeedsGrad(const LinearGroup& group) {
+  return std::any_of(group.parts.begin(), group.parts.end(), [&](const LinearPart* part) {
+    return state(part->output).needsGrad;
+  });
+}
+
+}  // namespace loko
