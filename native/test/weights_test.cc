@@ -1,0 +1,146 @@
+#include "core/weights.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <limits>
+
+#include "core/status.h"
+#include "doctest/doctest.h"
+
+namespace loko {
+
+namespace {
+
+/// A file that goes away with the test.
+class ScratchFile {
+ public:
+  explicit ScratchFile(const std::vector<unsigned char>& bytes) {
+    char pattern[] = "/tmp/loko-weights-XXXXXX";
+    const int descriptor = mkstemp(pattern);
+    REQUIRE(descriptor >= 0);
+    close(descriptor);
+    path = pattern;
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+  }
+  ~ScratchFile() { std::remove(path.c_str()); }
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  std::string path;
+};
+
+WeightSpec fileSpec(const ScratchFile& file, DType dtype, std::int64_t count,
+                    std::int64_t offset = 0) {
+  WeightSpec spec;
+  spec.name = "w";
+  spec.shape = {count};
+  spec.file = file.path;
+  spec.offset = offset;
+  spec.dtype = dtype;
+  return spec;
+}
+
+std::vector<float> readOnly(const WeightSpec& spec) {
+  WeightStore store(0);
+  store.add(spec);
+  store.open();
+  return store.read("w");
+}
+
+}  // namespace
+
+TEST_CASE("float16 bits become the float32 values of IEEE 754") {
+  // one, smallest subnormal, largest subnormal, largest normal, -2, infinity, -0
+  const std::vector<unsigned char> bytes{0x00, 0x3C, 0x01, 0x00, 0xFF, 0x03, 0xFF,
+                                         0x7B, 0x00, 0xC0, 0x00, 0x7C, 0x00, 0x80};
+  const ScratchFile file(bytes);
+  const std::vector<float> values = readOnly(fileSpec(file, DType::kFloat16, 7));
+  CHECK(values[0] == 1.0F);
+  CHECK(values[1] == 0x1p-24F);
+  CHECK(values[2] == 1023 * 0x1p-24F);
+  CHECK(values[3] == 65504.0F);
+  CHECK(values[4] == -2.0F);
+  CHECK(values[5] == std::numeric_limits<float>::infinity());
+  CHECK(values[6] == 0.0F);
+  CHECK(std::signbit(values[6]));
+}
+
+TEST_CASE("bfloat16 bits are the upper half of float32") {
+  const ScratchFile file({0x80, 0x3F, 0x49, 0xC0});
+  const std::vector<float> values = readOnly(fileSpec(file, DType::kBFloat16, 2));
+  CHECK(values[0] == 1.0F);
+  CHECK(values[1] == -3.140625F);
+}
+
+TEST_CASE("float64 rounds to float32, and an offset is respected") {
+  std::vector<unsigned char> bytes(8 + 16);
+  const double numbers[] = {0.1, -1e10};
+  std::memcpy(bytes.data() + 8, numbers, 16);
+  const ScratchFile file(bytes);
+  const std::vector<float> values = readOnly(fileSpec(file, DType::kFloat64, 2, 8));
+  CHECK(values[0] == 0.1F);
+  CHECK(values[1] == -1e10F);
+}
+
+TEST_CASE("a file cut short after it was opened is a coded error, not a crash") {
+  const ScratchFile file(std::vector<unsigned char>(4000, 0));
+  WeightStore store(0);
+  store.add(fileSpec(file, DType::kFloat32, 1000));
+  store.open();
+  CHECK(store.read("w").size() == 1000);
+  REQUIRE(truncate(file.path.c_str(), 1000) == 0);
+  try {
+    store.read("w");
+    FAIL("expected an error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kFileRead);
+    CHECK(std::string(error.what()).find(file.path) != std::string::npos);
+  }
+}
+
+TEST_CASE("a file deleted after it was opened can still be read") {
+  const ScratchFile file(std::vector<unsigned char>(8, 0));
+  WeightStore store(0);
+  store.add(fileSpec(file, DType::kFloat32, 2));
+  store.open();
+  std::remove(file.path.c_str());
+  CHECK(store.read("w") == std::vector<float>{0, 0});
+}
+
+TEST_CASE("missing files and missing weights are named") {
+  WeightStore store(0);
+  WeightSpec spec;
+  spec.name = "w";
+  spec.shape = {1};
+  spec.file = "/nowhere/model.safetensors";
+  store.add(spec);
+  CHECK_THROWS_WITH_AS(store.open(), doctest::Contains("/nowhere/model.safetensors"), Error);
+  CHECK_THROWS_WITH_AS(store.read("other"), doctest::Contains("other"), Error);
+}
+
+TEST_CASE("a new head is drawn by its name and seed alone") {
+  const auto draw = [](std::uint64_t seed, bool withOther) {
+    WeightStore store(seed);
+    WeightSpec spec;
+    spec.name = "classifier.weight";
+    spec.shape = {3, 4};
+    spec.std = 0.02;
+    if (withOther) {
+      WeightSpec other = spec;
+      other.name = "a";
+      store.add(other);
+    }
+    store.add(spec);
+    store.open();
+    return store.read("classifier.weight");
+  };
+  CHECK(draw(1, false) == draw(1, true));
+  CHECK(draw(1, false) != draw(2, false));
+}
+
+}  // namespace loko
