@@ -1,0 +1,205 @@
+#pragma once
+
+// Linear maps with LoRA, their cotangents, and the Jacobian blocks of trained parameters.
+
+#include <vector>
+
+#include "ref/activation.h"
+#include "ref/memory.h"
+
+namespace loko::ref {
+
+/// The factors of one site as theta holds them: A [rank, in], B [outEnd - outBegin, rank].
+template <class T>
+const T* factorA(const LoraSite& site, const Memory<T>& memory, int in) {
+  return memory.parameter(site.a, std::int64_t{site.rank} * in);
+}
+template <class T>
+const T* factorB(const LoraSite& site, const Memory<T>& memory) {
+  return memory.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
+}
+
+/// Sites must lie inside the columns of h (or u) and of the linear's output.
+inline void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
+  for (const LoraSite& site : sites) {
+    LOKO_CHECK(site.hBegin >= 0 && site.hBegin + site.rank <= h.cols && h.rows == rows,
+               "a LoRA site outside its low-rank buffer");
+    LOKO_CHECK(0 <= site.outBegin && site.outBegin < site.outEnd && site.outEnd <= out,
+               "a LoRA site outside its linear");
+  }
+}
+
+template <class T>
+void run(const LoraDown& op, const Frame& frame, Memory<T>& memory) {
+  const Tensor<T> x = memory(op.x, frame.batch), h = memory(op.h, frame.batch);
+  for (const LoraSite& site : op.sites) {
+    checkSites({site}, op.h, op.x.rows, site.outEnd);
+    const T* a = factorA(site, memory, x.cols());
+    for (int b = 0; b < frame.batch; ++b) {
+      for (int t = 0; t < x.rows(); ++t) {
+        for (int r = 0; r < site.rank; ++r) {
+          T sum(0);
+          for (int i = 0; i < x.cols(); ++i) sum += x(b, t, i) * a[r * x.cols() + i];
+          h(b, t, site.hBegin + r) = sum;
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void run(const Linear& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.x.rows, in = op.x.cols, out = op.y.cols;
+  expectShape(op.y, rows, out, "y");
+  if (op.residual.present()) expectShape(op.residual, rows, out, "residual");
+  if (op.actGrad.present()) expectShape(op.actGrad, rows, out, "actGrad");
+  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
+             "a linear needs one weight, frozen or trained");
+  checkSites(op.sites, op.h, rows, out);
+
+  const Tensor<T> x = memory(op.x, frame.batch), y = memory(op.y, frame.batch);
+  const Tensor<T> residual = memory(op.residual, frame.batch);
+  const Tensor<T> actGrad = memory(op.actGrad, frame.batch), h = memory(op.h, frame.batch);
+  const T* weight = op.weight != kNoWeight
+                        ? memory.matrix(op.weight, Orientation::kForward, out, in)
+                        : memory.parameter(op.trainedWeight, std::int64_t{out} * in);
+  const T* bias = nullptr;
+  if (op.bias != kNoWeight) bias = memory.vector(op.bias, out);
+  if (op.trainedBias != kNoParameter) bias = memory.parameter(op.trainedBias, out);
+
+  for (int b = 0; b < frame.batch; ++b) {
+    for (int t = 0; t < rows; ++t) {
+      for (int o = 0; o < out; ++o) {
+        T z(0);
+        for (int i = 0; i < in; ++i) z += x(b, t, i) * weight[std::int64_t{o} * in + i];
+        for (const LoraSite& site : op.sites) {
+          if (o < site.outBegin || o >= site.outEnd) continue;
+          const T* factor = factorB(site, memory) + std::int64_t{o - site.outBegin} * site.rank;
+          T sum(0);
+          for (int r = 0; r < site.rank; ++r) sum += h(b, t, site.hBegin + r) * factor[r];
+          z += T(site.scale) * sum;
+        }
+        if (bias != nullptr) z += bias[o];
+        if (residual) z += residual(b, t, o);
+        const Activated<T> result = activate(op.activation, z);
+        y(b, t, o) = result.value;
+        if (actGrad) actGrad(b, t, o) = result.derivative;
+      }
+    }
+  }
+}
+
+template <class T>
+void run(const LoraBackward& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.dy.rows, in = op.x.cols;
+  expectShape(op.x, rows, in, "x");
+  expectShape(op.h, rows, op.h.cols, "h");
+  checkSites(op.sites, op.h, rows, op.dy.cols);
+  checkSites(op.sites, op.u, rows, op.dy.cols);
+  const Tensor<T> dy = memory(op.dy, frame.segments()), u = memory(op.u, frame.segments());
+  const Tensor<T> x = memory(op.x, frame.batch), h = memory(op.h, frame.batch);
+
+  for (const LoraSite& site : op.sites) {
+    const int out = site.outEnd - site.outBegin, rank = site.rank;
+    const T* factor = factorB(site, memory);
+    for (int s = 0; s < frame.segments(); ++s) {
+      const int b = s % frame.batch;
+      for (int t = 0; t < rows; ++t) {  // u = scale dy B
+        for (int r = 0; r < rank; ++r) {
+          T sum(0);
+          for (int o = 0; o < out; ++o) sum += dy(s, t, site.outBegin + o) * factor[o * rank + r];
+          u(s, t, site.hBegin + r) = T(site.scale) * sum;
+        }
+      }
+      T* blockB = memory.jacobianBlock(frame, s, site.b, std::int64_t{out} * rank);
+      for (int o = 0; o < out; ++o) {  // dB = scale dy^T h
+        for (int r = 0; r < rank; ++r) {
+          T sum(0);
+          for (int t = 0; t < rows; ++t) {
+            sum += dy(s, t, site.outBegin + o) * h(b, t, site.hBegin + r);
+          }
+          storeGradient(frame, s, blockB[o * rank + r], T(site.scale) * sum);
+        }
+      }
+      T* blockA = memory.jacobianBlock(frame, s, site.a, std::int64_t{rank} * in);
+      for (int r = 0; r < rank; ++r) {  // dA = u^T x
+        for (int i = 0; i < in; ++i) {
+          T sum(0);
+          for (int t = 0; t < rows; ++t) sum += u(s, t, site.hBegin + r) * x(b, t, i);
+          storeGradient(frame, s, blockA[std::int64_t{r} * in + i], sum);
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void run(const WeightBackward& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.dy.rows, out = op.dy.cols, in = op.x.cols;
+  expectShape(op.x, rows, in, "x");
+  const Tensor<T> dy = memory(op.dy, frame.segments()), x = memory(op.x, frame.batch);
+  for (int s = 0; s < frame.segments(); ++s) {
+    const int b = s % frame.batch;
+    T* weight = memory.jacobianBlock(frame, s, op.weight, std::int64_t{out} * in);
+    for (int o = 0; o < out; ++o) {  // dW = dy^T x
+      for (int i = 0; i < in; ++i) {
+        T sum(0);
+        for (int t = 0; t < rows; ++t) sum += dy(s, t, o) * x(b, t, i);
+        storeGradient(frame, s, weight[std::int64_t{o} * in + i], sum);
+      }
+    }
+    if (op.bias == kNoParameter) continue;
+    T* bias = memory.jacobianBlock(frame, s, op.bias, out);
+    for (int o = 0; o < out; ++o) {
+      T sum(0);
+      for (int t = 0; t < rows; ++t) sum += dy(s, t, o);
+      storeGradient(frame, s, bias[o], sum);
+    }
+  }
+}
+
+template <class T>
+void run(const LinearBackward& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.dy.rows, out = op.dy.cols, in = op.dx.cols;
+  expectShape(op.dx, rows, in, "dx");
+  if (op.actGrad.present()) expectShape(op.actGrad, rows, in, "actGrad");
+  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
+             "a linear needs one weight, frozen or trained");
+  checkSites(op.sites, op.u, rows, out);
+
+  const Tensor<T> dy = memory(op.dy, frame.segments()), dx = memory(op.dx, frame.segments());
+  const Tensor<T> u = memory(op.u, frame.segments()), actGrad = memory(op.actGrad, frame.batch);
+  const T* weight = op.weight != kNoWeight
+                        ? memory.matrix(op.weight, Orientation::kBackward, out, in)
+                        : memory.parameter(op.trainedWeight, std::int64_t{out} * in);
+  for (int s = 0; s < frame.segments(); ++s) {
+    for (int t = 0; t < rows; ++t) {
+      for (int i = 0; i < in; ++i) {
+        T sum(0);
+        for (int o = 0; o < out; ++o) sum += dy(s, t, o) * weight[std::int64_t{o} * in + i];
+        for (const LoraSite& site : op.sites) {  // u already carries the scale
+          const T* a = factorA(site, memory, in);
+          for (int r = 0; r < site.rank; ++r) {
+            sum += u(s, t, site.hBegin + r) * a[std::int64_t{r} * in + i];
+          }
+        }
+        if (actGrad) sum *= actGrad(s % frame.batch, t, i);
+        if (op.accumulate) sum += dx(s, t, i);
+        dx(s, t, i) = sum;
+      }
+    }
+  }
+}
+
+template <class T>
+void run(const ActivationBackward& op, const Frame& frame, Memory<T>& memory) {
+  expectShape(op.actGrad, op.dy.rows, op.dy.cols, "actGrad");
+  const Tensor<T> dy = memory(op.dy, frame.segments()), actGrad = memory(op.actGrad, frame.batch);
+  for (int s = 0; s < frame.segments(); ++s) {
+    for (int t = 0; t < dy.rows(); ++t) {
+      for (int c = 0; c < dy.cols(); ++c) dy(s, t, c) *= actGrad(s % frame.batch, t, c);
+    }
+  }
+}
+
+}  // namespace loko::ref
