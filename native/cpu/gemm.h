@@ -77,13 +77,19 @@ class PackedMatrix {
   int n() const { return n_; }
   // Start of column n (a multiple of 32) at row k, and the distance between rows there.
   const float* panel(int k, int n) const { return data_ + offset(k, n); }
+  float* panel(int k, int n) { return data_ + offset(k, n); }
   int panelColumns(int n) const {
-    return n_ - n / kPanelColumns * kPanelColumns <= kNarrowPanelColumns ? kNarrowPanelColumns
-                                                                         : kPanelColumns;
+    const int left = n_ - n / kPanelColumns * kPanelColumns;
+    return left <= kNarrowPanelColumns ? kNarrowPanelColumns : kPanelColumns;
   }
 
  private:
-  std::size_t offset(int k, int n) const;
+  std::size_t offset(int k, int n) const {
+    return static_cast<std::size_t>(n / kPanelColumns * kPanelColumns) *
+               static_cast<std::size_t>(k_) +
+           static_cast<std::size_t>(k) * static_cast<std::size_t>(panelColumns(n)) +
+           static_cast<std::size_t>(n % kPanelColumns);
+  }
   AlignedFloats owned_;
   float* data_ = nullptr;
   int k_ = 0;
@@ -124,6 +130,8 @@ class PackedTail {
   int n() const { return matrix_.n(); }
 
  private:
+  void packPanel(const TailSite* sites, int count, int n0);
+
   PackedMatrix matrix_;
   std::vector<Range> ranges_;
 };

@@ -1,28 +1,35 @@
-// Fork-join pool for one session: the caller and N - 1 workers run the parts of a region.
+// Fork-join pool of one session: the caller and N - 1 workers run the parts of a region.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <memory>
+#include <string>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
+#include "cpu/parking.h"
+
 namespace loko::cpu {
 
-// Physical cores in the affinity mask of this process, limited by the cgroup's CPU quota; at
-// least 1.
-int defaultThreads();
+// Physical cores in the affinity mask of this process, limited by the cgroup's CPU quota; at least
+// 1. `root` is prepended to the /proc and /sys paths that are read, so that tests can bring their
+// own.
+int defaultThreads(const std::string& root = "");
 
-// Work is split statically: part i of a region always runs on thread i, so what a part writes does
-// not depend on timing. Between regions workers spin for at most kSpinMicroseconds, then sleep.
+// Work is split statically: part i of a region always runs on thread i, so what a part writes never
+// depends on timing. Between regions workers spin for at most kSpinMicroseconds, then sleep: a pool
+// that spins without bound takes the cores that other processes need.
 //
-// One thread at a time may call run(); regions do not nest. The pool belongs to one session.
+// One thread at a time may call run(), and regions do not nest.
 class ThreadPool {
  public:
   static constexpr int kSpinMicroseconds = 40;
+  static constexpr int kMaxThreads = 1024;
 
-  // Throws Error(kOption) for threads < 1 or > 1024.
+  // Throws Error(kOption) for threads outside [1, kMaxThreads], Error(kOutOfMemory) when the system
+  // refuses a thread.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -30,43 +37,38 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // Calls fn(part, parts) once for each part in [0, parts), parts = min(threads(), maxParts), and
-  // returns when all have finished. Does not allocate. When parts throw, the exception of the
-  // lowest part is rethrown here after all parts have ended.
+  // Calls fn(part, parts) once for each part of min(threads(), maxParts) parts, and returns when all
+  // have ended. Does not allocate. When parts throw, the exception of the lowest part is rethrown
+  // after all parts have ended.
   template <typename Fn>
-  void run(Fn&& fn, int maxParts = 1 << 30) {
-    auto call = [](void* object, int part, int parts) {
-      (*static_cast<std::remove_reference_t<Fn>*>(object))(part, parts);
-    };
-    runParts(call, const_cast<void*>(static_cast<const void*>(&fn)), maxParts);
+  void run(Fn&& fn, int maxParts = kMaxThreads) {
+    using Object = std::remove_reference_t<Fn>;
+    runParts([](const void* object, int part,
+                int parts) { (*static_cast<Object*>(const_cast<void*>(object)))(part, parts); },
+             &fn, maxParts);
   }
 
  private:
-  using Call = void (*)(void* object, int part, int parts);
-  struct Worker;
+  using Call = void (*)(const void* object, int part, int parts);
 
-  void runParts(Call call, void* object, int maxParts);
+  void runParts(Call call, const void* object, int maxParts);
   void work(int part);
-  void execute(int part) noexcept;
+  void execute(int part, int parts) noexcept;
   void stop() noexcept;
 
-  int threads_;
-  bool running_ = false;  // caller side only: catches nested regions
+  const int threads_;
+  std::atomic<bool> running_{false};  // a region is open; catches nested ones
 
-  // The region being run; written by the caller before `generation_` changes.
+  // The open region. Read only by threads that take part in it, and those the caller waits for.
   Call call_ = nullptr;
-  void* object_ = nullptr;
-  int parts_ = 0;
+  const void* object_ = nullptr;
   std::vector<std::exception_ptr> errors_;
 
-  // Bit 31..1: number of the region; bit 0: shutting down.
-  alignas(64) std::atomic<std::uint32_t> generation_{0};
-  std::atomic<std::int32_t> sleepers_{0};
-  alignas(64) std::atomic<std::int32_t> pending_{0};
-  std::atomic<bool> callerSleeps_{false};
-  struct Parking;
-  std::unique_ptr<Parking> parking_;
-  std::vector<std::unique_ptr<Worker>> workers_;
+  // Low 32 bits: number of the region; high 32 bits: its parts, or kStop. Workers decide from one
+  // load of this word whether they take part, so a late one can never see a half-written region.
+  WaitableWord region_;
+  WaitableWord pending_;  // low 32 bits: parts of the region that workers have not finished
+  std::vector<std::thread> workers_;
 };
 
 }  // namespace loko::cpu

@@ -1,0 +1,348 @@
+// Blocking, packing and partition of the matrix product; the arithmetic is in kernels_gemm.inc.h.
+//
+// Loops, outermost first: blocks of rows that fit the second-level cache (M), blocks of columns whose
+// partial sums fit there too (N), blocks of K; then panels of 32 columns, which stay in the
+// first-level cache while all row tiles of the block pass over them.
+//
+// A is always packed: a copy costs little, gives every tile contiguous cache lines, and hides row
+// maps and transposition from the micro-kernels. B is packed once (weights), per panel on the fly
+// (activations), or read in place when there are too few rows to pay for packing.
+#include "cpu/gemm.h"
+
+#include <algorithm>
+
+#include "core/status.h"
+#include "cpu/pool.h"
+
+namespace loko::cpu {
+
+namespace {
+
+constexpr int kBlockK = 384;
+constexpr int kBlockRows = 168;               // 168 x 384 floats of A: a quarter of a 1 MiB L2
+constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
+constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
+constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
+
+constexpr int roundUp(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// The length of all K blocks but the last. It depends on K alone, so that sums do not depend on
+// anything else.
+int blockDepth(int k) {
+  const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
+  return roundUp((k + blocks - 1) / blocks, kPackGroup);
+}
+
+// Row tiles of nearly equal height: no tile is left with a height that wastes the registers.
+struct TileGrid {
+  std::int64_t tiles, base, taller;
+  TileGrid(std::int64_t m, int tileRows)
+      : tiles((m + tileRows - 1) / tileRows),
+        base(tiles > 0 ? m / tiles : 0),
+        taller(tiles > 0 ? m % tiles : 0) {}
+  std::int64_t start(std::int64_t tile) const { return tile * base + std::min(tile, taller); }
+  int height(std::int64_t tile) const { return static_cast<int>(base + (tile < taller ? 1 : 0)); }
+};
+
+// Floats of each part of one thread's scratch.
+struct ScratchLayout {
+  std::size_t a, tailU, panel, partial;
+
+  ScratchLayout(std::int64_t m, int n, int k, int rank) {
+    const auto rows = static_cast<std::size_t>(std::min<std::int64_t>(m, kBlockRows));
+    const auto depth = static_cast<std::size_t>(std::min(kBlockK, roundUp(k, kPackGroup)));
+    a = rows * depth;
+    tailU = rows * static_cast<std::size_t>(roundUp(rank, kPackGroup));
+    panel = depth * kPanelColumns;
+    partial = k <= kBlockK ? 0
+                           : std::min<std::size_t>(kPartialFloats,
+                                                   rows * static_cast<std::size_t>(
+                                                              roundUp(n, kPanelColumns)));
+  }
+  std::size_t total() const { return a + tailU + panel + partial; }
+};
+
+// One thread's share: row tiles [tileBegin, tileEnd) x columns [nBegin, nEnd).
+class Share {
+ public:
+  Share(const Kernels& kernels, const GemmArgs& args, float* scratch)
+      : kernels_(kernels),
+        args_(args),
+        grid_(args.m, kernels.tileRows),
+        depth_(blockDepth(args.k)),
+        rank_(args.tailV ? args.tailV->rank() : 0) {
+    const ScratchLayout layout(args.m, args.n, args.k, rank_);
+    a_ = scratch;
+    tailU_ = a_ + layout.a;
+    panel_ = tailU_ + layout.tailU;
+    partial_ = panel_ + layout.panel;
+  }
+
+  void run(std::int64_t tileBegin, std::int64_t tileEnd, int nBegin, int nEnd) {
+    const std::int64_t tilesPerBlock = kBlockRows / kernels_.tileRows;
+    for (std::int64_t t = tileBegin; t < tileEnd; t += tilesPerBlock) {
+      firstTile_ = t;
+      tiles_ = static_cast<int>(std::min(tilesPerBlock, tileEnd - t));
+      row0_ = grid_.start(t);
+      rows_ = static_cast<int>(grid_.start(t + tiles_) - row0_);
+      runRows(nBegin, nEnd);
+    }
+  }
+
+ private:
+  void runRows(int nBegin, int nEnd) {
+    locateRows();
+    if (args_.tailV) packTailU();
+    const bool single = args_.k <= depth_;
+    const int columns =
+        single ? nEnd - nBegin : std::max(kPanelColumns, kPartialFloats / rows_ / kPanelColumns *
+                                                             kPanelColumns);
+    for (int n0 = nBegin; n0 < nEnd; n0 += columns) {
+      const int n1 = std::min(nEnd, n0 + columns);
+      int k0 = 0;
+      do {
+        const int depth = std::min(depth_, args_.k - k0);
+        packA(k0, depth);
+        for (int n = n0; n < n1; n += kPanelColumns)
+          runPanel(n, k0, depth, partial_ + static_cast<std::ptrdiff_t>(n - n0) * rows_);
+        k0 += depth_;
+      } while (k0 < args_.k);
+    }
+  }
+
+  void locateRows() {
+    const Epilogue& e = args_.epilogue;
+    for (int i = 0; i < rows_; ++i) {
+      const std::int64_t row = row0_ + i;
+      c_[i] = args_.c.row(row);
+      if (e.residual) residual_[i] = e.residual.row(row);
+      if (e.multiplier)
+        multiplier_[i] =
+            e.multiplier.row(e.multiplierPeriod > 0 ? row % e.multiplierPeriod : row);
+      if (e.derivative) derivative_[i] = e.derivative.row(row);
+    }
+  }
+
+  // Calls fn(first row within the block, height) for every tile of the block.
+  template <typename Fn>
+  void forEachTile(Fn&& fn) {
+    int row = 0;
+    for (int t = 0; t < tiles_; ++t) {
+      const int height = grid_.height(firstTile_ + t);
+      fn(row, height);
+      row += height;
+    }
+  }
+
+  void packTailU() {
+    const float* rows[kMaxTileRows];
+    forEachTile([&](int row, int height) {
+      for (int i = 0; i < height; ++i) rows[i] = args_.tailU.row(row0_ + row + i);
+      kernels_.packRows(tailU_ + row * roundUp(rank_, kPackGroup), rows, height, rank_);
+    });
+  }
+
+  void packA(int k0, int depth) {
+    forEachTile([&](int row, int height) {
+      float* out = a_ + static_cast<std::ptrdiff_t>(row) * roundUp(depth, kPackGroup);
+      if (args_.a.transposed)
+        packTransposedTile(out, row0_ + row, height, k0, depth);
+      else
+        packTile(out, row0_ + row, height, k0, depth);
+    });
+  }
+
+  void packTile(float* out, std::int64_t row, int height, int k0, int depth) {
+    const float* rows[kMaxTileRows];
+    for (int i = 0; i < height; ++i) rows[i] = args_.a.rows.row(row + i) + k0;
+    kernels_.packRows(out, rows, height, depth);
+  }
+
+  void packTransposedTile(float* out, std::int64_t row, int height, int k0, int depth) {
+    const AOperand& a = args_.a;
+    const float* sources[kPackGroup];
+    for (int k = 0; k < depth; k += kPackGroup) {
+      const int count = std::min(kPackGroup, depth - k);
+      // A tile may span several column blocks; each piece is a transposition of its own.
+      for (int i = 0; i < height;) {
+        const std::int64_t m = row + i;
+        const int inBlock = static_cast<int>(m % a.columnBlock);
+        const int piece = std::min(height - i, a.columnBlock - inBlock);
+        const std::ptrdiff_t offset = m / a.columnBlock * a.columnBlockStride + inBlock;
+        for (int j = 0; j < count; ++j) sources[j] = a.rows.row(k0 + k + j) + offset;
+        kernels_.transposeBlock(out + i * kPackGroup, kPackGroup, sources, count, piece,
+                                kPackGroup);
+        i += piece;
+      }
+      out += height * kPackGroup;
+    }
+  }
+
+  struct Panel {
+    const float* data;
+    std::ptrdiff_t ld;
+  };
+
+  // The rows [k0, k0 + depth) of the panel at column n, at least `width` columns wide.
+  Panel locateB(int n, int width, int k0, int depth) {
+    const BOperand& b = args_.b;
+    if (b.packed)
+      return {b.packed->panel(b.kBegin + k0, b.nBegin + n), b.packed->panelColumns(b.nBegin + n)};
+    const int columns = std::min(width, args_.n - n);
+    if (b.transposed) {
+      const float* sources[kPanelColumns];
+      for (int j = 0; j < columns; ++j) sources[j] = b.data + (n + j) * b.ld + k0;
+      kernels_.transposeBlock(panel_, width, sources, columns, depth, width);
+      return {panel_, width};
+    }
+    const float* source = b.data + k0 * b.ld + n;
+    if (rows_ <= kReadInPlaceRows && columns == width) return {source, b.ld};
+    kernels_.copyBlock(panel_, width, source, b.ld, depth, columns, width);
+    return {panel_, width};
+  }
+
+  void runPanel(int n, int k0, int depth, float* partial) {
+    const int left = args_.n - n;
+    const int width = left <= kNarrowPanelColumns ? kNarrowPanelColumns : kPanelColumns;
+    const bool narrow = width < kernels_.tileColumns;
+    const int stripWidth = std::min(width, kernels_.tileColumns);
+    const bool first = k0 == 0;
+    const bool last = k0 + depth_ >= args_.k;
+    const Panel b = locateB(n, width, k0, depth);
+
+    TileArgs tile{};
+    tile.ldb = b.ld;
+    tile.depth = depth;
+    tile.alpha = last ? args_.epilogue.alpha : 1.0f;
+    const float* tailB = nullptr;
+    if (last && args_.tailV) {
+      const PackedTail::Range range = args_.tailV->range(args_.tailNBegin + n);
+      tile.tailBegin = range.begin;
+      tile.tailEnd = range.end;
+      tile.tailLdb = args_.tailV->matrix().panelColumns(args_.tailNBegin + n);
+      if (range.begin < range.end) tailB = args_.tailV->matrix().panel(0, args_.tailNBegin + n);
+    }
+    const int paddedDepth = roundUp(depth, kPackGroup);
+    const int paddedRank = roundUp(rank_, kPackGroup);
+
+    for (int s = 0; s < std::min(width, left); s += stripWidth) {
+      tile.b = b.data + s;
+      tile.tailB = tailB ? tailB + s : nullptr;
+      float* sums = partial + static_cast<std::ptrdiff_t>(s) * rows_;
+      forEachTile([&](int row, int height) {
+        tile.a = a_ + static_cast<std::ptrdiff_t>(row) * paddedDepth;
+        tile.tailA = tailB ? tailU_ + static_cast<std::ptrdiff_t>(row) * paddedRank : nullptr;
+        tile.partial = first ? nullptr : sums;
+        tile.out = last ? tile_ : sums;
+        (narrow ? kernels_.narrowTile : kernels_.tile)[height - 1](tile);
+        if (last) finish(row, height, n + s, std::min(stripWidth, left - s), stripWidth);
+        sums += height * stripWidth;
+      });
+    }
+  }
+
+  void finish(int row, int height, int column, int columns, int stride) {
+    const Epilogue& e = args_.epilogue;
+    EpilogueArgs out{};
+    out.tile = tile_;
+    out.tileStride = stride;
+    out.rows = height;
+    out.column = column;
+    out.columns = columns;
+    out.bias = e.bias;
+    out.c = c_ + row;
+    out.residual = e.residual ? residual_ + row : nullptr;
+    out.multiplier = e.multiplier ? multiplier_ + row : nullptr;
+    out.derivative = e.derivative ? derivative_ + row : nullptr;
+    out.accumulate = e.accumulate;
+    out.activation = e.activation;
+    kernels_.epilogue(out);
+  }
+
+  const Kernels& kernels_;
+  const GemmArgs& args_;
+  const TileGrid grid_;
+  const int depth_;
+  const int rank_;
+  float* a_;
+  float* tailU_;
+  float* panel_;
+  float* partial_;
+
+  // The current block of rows.
+  std::int64_t firstTile_ = 0;
+  int tiles_ = 0;
+  std::int64_t row0_ = 0;
+  int rows_ = 0;
+  float* c_[kBlockRows];
+  float* derivative_[kBlockRows];
+  const float* residual_[kBlockRows];
+  const float* multiplier_[kBlockRows];
+  alignas(64) float tile_[kMaxTileRows * kPanelColumns];
+};
+
+void checkArgs(const GemmArgs& args) {
+  LOKO_CHECK(args.m >= 0 && args.n >= 0 && args.k >= 0, "negative extent");
+  LOKO_CHECK(args.b.nBegin % kPanelColumns == 0 && args.tailNBegin % kPanelColumns == 0,
+             "column offset into a packed operand");
+  if (const PackedMatrix* packed = args.b.packed)
+    LOKO_CHECK(args.b.kBegin + args.k <= packed->k() && args.b.nBegin + args.n <= packed->n(),
+               "packed B is smaller than the product");
+  if (args.tailV)
+    LOKO_CHECK(args.tailNBegin + args.n <= args.tailV->n(), "tail is narrower than the product");
+}
+
+}  // namespace
+
+std::size_t gemmScratchBytes(std::int64_t m, int n, int k, int rank) {
+  return static_cast<std::size_t>(ScratchLayout(m, n, k, rank).total()) * sizeof(float);
+}
+
+void gemm(const Kernels& kernels, const GemmArgs& args, void* scratch) {
+  checkArgs(args);
+  Share(kernels, args, static_cast<float*>(scratch))
+      .run(0, TileGrid(args.m, kernels.tileRows).tiles, 0, args.n);
+}
+
+void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* scratch) {
+  const std::int64_t tiles = TileGrid(args.m, kernels.tileRows).tiles;
+  const std::int64_t panels = (args.n + kPanelColumns - 1) / kPanelColumns;
+  const int depth = args.k + (args.tailV ? args.tailV->rank() : 0);
+  if (pool.threads() == 1 || args.m * args.n * depth < kSerialWork)
+    return gemm(kernels, args, scratch);
+  checkArgs(args);
+
+  // Of all grids of threads, the one whose largest share is smallest; columns are preferred, since
+  // then each thread reads its own part of B.
+  int columnParts = 1;
+  std::int64_t best = tiles * panels + 1;
+  for (int parts = pool.threads(); parts >= 1; --parts) {
+    const std::int64_t rowParts = pool.threads() / parts;
+    const std::int64_t share =
+        ((tiles + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
+    if (share < best) {
+      best = share;
+      columnParts = parts;
+    }
+  }
+  const int rowParts = pool.threads() / columnParts;
+
+  const std::size_t bytes = gemmScratchBytes(args.m, args.n, args.k,
+                                             args.tailV ? args.tailV->rank() : 0);
+  pool.run(
+      [&](int part, int) {
+        const int i = part / columnParts;
+        const int j = part % columnParts;
+        const int nBegin = static_cast<int>(panels * j / columnParts) * kPanelColumns;
+        const int nEnd = std::min<int>(
+            args.n, static_cast<int>(panels * (j + 1) / columnParts) * kPanelColumns);
+        if (nBegin >= nEnd) return;
+        Share(kernels, args, reinterpret_cast<float*>(static_cast<char*>(scratch) + part * bytes))
+            .run(tiles * i / rowParts, tiles * (i + 1) / rowParts, nBegin, nEnd);
+      },
+      rowParts * columnParts);
+}
+
+}  // namespace loko::cpu
