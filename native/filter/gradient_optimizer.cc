@@ -1,0 +1,122 @@
+#include "filter/gradient_optimizer.h"
+
+#include <cmath>
+#include <string>
+
+#include "core/status.h"
+#include "filter/gradient_rules.h"
+#include "filter/prediction.h"
+
+namespace loko {
+
+using Rule = GradientUpdate::Rule;
+
+GradientOptions GradientOptions::defaults(Rule rule) {
+  GradientOptions options;
+  options.rule = rule;
+  if (rule == Rule::kAdaGrad || rule == Rule::kRmsProp) options.learningRate = 1e-2;
+  if (rule == Rule::kAdaGrad) options.eps = 1e-10;
+  if (rule == Rule::kAdamW) options.weightDecay = 1e-2;
+  return options;
+}
+
+void validate(const GradientOptions& options) {
+  const auto require = [](bool ok, const char* name, double value, const char* expected) {
+    if (ok) return;
+    throw Error(ErrorCode::kOption, std::string("Option ") + name + " must be " + expected +
+                                        "; got " + std::to_string(value) + ".");
+  };
+  const auto nonNegative = [&](const char* name, double value) {
+    require(value >= 0 && std::isfinite(value), name, value, "a finite number >= 0");
+  };
+  nonNegative("lr", options.learningRate);
+  nonNegative("weightDecay", options.weightDecay);
+  nonNegative("eps", options.eps);
+  nonNegative("momentum", options.momentum);
+  nonNegative("lrDecay", options.learningRateDecay);
+  nonNegative("initialAccumulatorValue", options.initialAccumulator);
+  nonNegative("alpha", options.alpha);
+  require(std::isfinite(options.dampening), "dampening", options.dampening, "finite");
+  require(options.beta1 >= 0 && options.beta1 < 1, "betas[0]", options.beta1, "in [0, 1)");
+  require(options.beta2 >= 0 && options.beta2 < 1, "betas[1]", options.beta2, "in [0, 1)");
+  if (options.nesterov && (options.momentum <= 0 || options.dampening != 0)) {
+    throw Error(ErrorCode::kOption, "Option nesterov needs momentum > 0 and dampening = 0.");
+  }
+}
+
+GradientOptimizer::GradientOptimizer(Backend& backend, std::int64_t parameters,
+                                     const GradientOptions& options)
+    : options_(options) {
+  validate(options_);
+  const double initial = options_.rule == Rule::kAdaGrad ? options_.initialAccumulator : 0;
+  for (int i = 0; i < stateArrays(update(1)); ++i) {
+    state_.push_back(backend.makeState(parameters, initial));
+    statePointers_.push_back(state_.back().get());
+  }
+}
+
+GradientUpdate GradientOptimizer::update(std::int64_t step) const {
+  GradientUpdate u;
+  u.rule = options_.rule;
+  u.step = step;
+  u.learningRate = options_.learningRate;
+  u.weightDecay = options_.weightDecay;
+  u.beta1 = options_.beta1;
+  u.beta2 = options_.beta2;
+  u.eps = options_.eps;
+  u.amsgrad = options_.amsgrad;
+  u.momentum = options_.momentum;
+  u.dampening = options_.dampening;
+  u.nesterov = options_.nesterov;
+  u.learningRateDecay = options_.learningRateDecay;
+  u.alpha = options_.alpha;
+  u.centered = options_.centered;
+  return u;
+}
+
+void GradientOptimizer::lossGradient(const Targets& targets, int batch, int outputs,
+                                     const std::vector<double>& logits) {
+  cotangents_.resize(logits.size());
+  for (int b = 0; b < batch; ++b) {
+    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(b) * outputs;
+    const double* z = logits.data() + row;
+    double* v = cotangents_.data() + row;
+    if (!targets.labels.empty()) {
+      softmax(z, outputs, v);
+      v[targets.labels[static_cast<std::size_t>(b)]] -= 1;
+      for (int c = 0; c < outputs; ++c) v[c] /= batch;
+    } else {
+      const double scale = 2.0 / (static_cast<double>(batch) * outputs);
+      for (int c = 0; c < outputs; ++c) {
+        v[c] = scale * (z[c] - targets.values[static_cast<std::size_t>(row + c)]);
+      }
+    }
+  }
+}
+
+StepResult GradientOptimizer::step(Objective& objective, const Targets& targets) {
+  const int batch = objective.batch(), outputs = objective.outputs();
+  checkTargets(targets, batch, outputs);
+  StepResult result;
+  result.rows = 1;
+  objective.forward(result.logits);
+  if (!allFinite(result.logits)) {
+    result.loss = std::nan("");
+    result.skipped = SkipReason::kNonFiniteLogits;
+    ++skippedSteps_;
+    return result;
+  }
+  reportPrediction(targets, batch, outputs, result);
+  lossGradient(targets, batch, outputs, result.logits);
+  objective.gradient(cotangents_);
+  if (!objective.backend().gradientIsFinite()) {
+    result.skipped = SkipReason::kNonFiniteGradient;
+    ++skippedSteps_;
+    return result;
+  }
+  objective.backend().gradientUpdate(update(steps_ + 1), statePointers_);
+  ++steps_;
+  return result;
+}
+
+}  // namespace loko

@@ -1,0 +1,71 @@
+#pragma once
+
+// What all optimizers share: the targets of a batch, the report of one step, the interface.
+
+#include <cstdint>
+#include <vector>
+
+#include "core/objective.h"
+
+namespace loko {
+
+/// The targets of one batch: either labels or values.
+struct Targets {
+  std::vector<int> labels;     // [B], 0 <= label < m
+  std::vector<double> values;  // [B, m]
+};
+
+/// Why a step changed nothing. A skipped step leaves parameters, covariance, moments and noise
+/// estimate bit-identical.
+enum class SkipReason : std::uint8_t {
+  kNone,                 // the step was applied
+  kNonFiniteLogits,      // the model's outputs hold NaN or infinity
+  kNonFiniteJacobian,    // G diag(p) G^T holds NaN or infinity
+  kNonFiniteGain,        // the gain, its root, or the change of the parameters is not finite
+  kNonFiniteGradient,    // baselines: the gradient holds NaN or infinity
+  kZeroJacobian,         // no parameter moves the outputs
+  kFactorisationFailed,  // S is not positive definite even with the largest jitter
+};
+
+/// The public spelling, for example "non-finite-logits"; "" for kNone.
+const char* skipReasonName(SkipReason reason);
+
+/// p over all n parameters after the update (before the next prediction adds process noise).
+struct CovarianceSummary {
+  double mean = 0, min = 0, max = 0;
+};
+
+/// What one step saw and did. The first block describes the model BEFORE it learned from the batch.
+struct StepResult {
+  std::vector<double> logits;  // [B, m]
+  std::vector<int> predicted;  // [B], argmax of the logits
+  int correct = 0;             // how many of B; 0 when the targets are values
+  /// Mean over the batch: cross entropy for labels; mean squared error over B*m elements for values
+  /// and for LoKO's logits observation (there against the one-hot target).
+  double loss = 0;
+
+  SkipReason skipped = SkipReason::kNone;
+  int rows = 0;  // k: cotangent rows propagated (baselines: 1)
+
+  // LoKO only.
+  double p0 = 0;             // initial covariance; 0 until the automatic rule has chosen it
+  double traceR = 0;         // trace of the observation noise that entered this step
+  double nis = 0;            // normalised innovation squared, e^T S^-1 e / k; about 1 if R is right
+  double trustScale = 1;     // factor of the step, below 1 where the trust region held it back
+  double jitter = 0;         // what had to be added to the diagonal of S; 0 almost always
+  double pivotRatio = 0;     // (max/min Cholesky pivot)^2: a LOWER bound of the condition of S
+  std::int64_t floored = 0;  // entries of p caught by the floor in this step
+  CovarianceSummary p;
+};
+
+/// One optimizer drives one objective; it owns its state, and is used from one thread.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  /// Predicts, then learns from the objective's current batch once. Throws Error for targets that
+  /// do not fit (nothing is changed then); numbers that go wrong make a skipped step instead.
+  virtual StepResult step(Objective& objective, const Targets& targets) = 0;
+};
+
+}  // namespace loko
