@@ -1,4 +1,4 @@
-import { pipeline } from "node:stream/promises";
+import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
 
 import { LokoError } from "../errors.js";
@@ -45,11 +45,10 @@ export async function readIdx(
     await readInto(handle, start, 0);
     const isGzip = start[0] === 0x1f && start[1] === 0x8b;
     const source = handle.createReadStream({ start: 0, autoClose: false });
-    const consume = (chunks: AsyncIterable<Buffer>) => collect(chunks, path, maxBytes);
+    // Its errors come out of the iteration as well, so there is nothing to do at its end.
+    const chunks = isGzip ? pipeline(source, createGunzip(), () => {}) : source;
     try {
-      return isGzip
-        ? await pipeline(source, createGunzip(), consume)
-        : await pipeline(source, consume);
+      return await collect(chunks, path, maxBytes);
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       if (code?.startsWith("Z_")) {
