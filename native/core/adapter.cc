@@ -12,7 +12,9 @@ const Entry* find(const std::vector<Entry>& entries, const std::string& module) 
 }
 }  // namespace
 
-const AdaptedModule* Adapter::loraOf(const std::string& module) const { return find(lora, module); }
+const AdaptedModule* Adapter::loraOf(const std::string& module) const {
+  return find(lora, module);
+}
 
 const TrainedModule* Adapter::trainedOf(const std::string& module) const {
   return find(trained, module);

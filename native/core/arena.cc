@@ -7,7 +7,9 @@ namespace loko {
 
 std::int64_t placeBuffers(std::vector<PlannedBuffer>& buffers) {
   constexpr std::int64_t kAlignment = 64;
-  const auto roundUp = [](std::int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; };
+  const auto roundUp = [](std::int64_t n) {
+    return (n + kAlignment - 1) / kAlignment * kAlignment;
+  };
 
   std::vector<std::size_t> order(buffers.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

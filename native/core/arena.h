@@ -1,7 +1,7 @@
 #pragma once
 
-// Places buffers with known lifetimes in one allocation (greedy by size: Pisarchyk and Lee, "Efficient
-// memory management for deep neural net inference", arXiv 2001.03288).
+// Places buffers with known lifetimes in one allocation (greedy by size: Pisarchyk and Lee,
+// "Efficient memory management for deep neural net inference", arXiv 2001.03288).
 
 #include <cstdint>
 #include <vector>
@@ -14,8 +14,8 @@ struct PlannedBuffer {
   std::int64_t offset = 0;   // filled in by placeBuffers
 };
 
-/// Assigns offsets (multiples of 64 elements: 256 bytes of float32) so that no two buffers that live
-/// at the same step overlap; returns the elements needed.
+/// Assigns offsets (multiples of 64 elements: 256 bytes of float32) so that no two buffers that
+/// live at the same step overlap; returns the elements needed.
 std::int64_t placeBuffers(std::vector<PlannedBuffer>& buffers);
 
 }  // namespace loko

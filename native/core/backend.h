@@ -5,7 +5,8 @@
 //
 // Rules. A backend belongs to one engine and is used from one thread (it may fan out to its own
 // workers inside a call). After prepare() nothing allocates inside run() or the update calls.
-// Results never depend on the number of threads: every reduction has an order fixed by shapes alone.
+// Results never depend on the number of threads: every reduction has an order fixed by shapes
+// alone.
 
 #include <cstdint>
 #include <memory>
@@ -48,7 +49,7 @@ struct WorkspaceHint {
 };
 
 enum class CovarianceRule : std::uint8_t {
-  kFullyDecoupled,         // p (1 - p q): FDEKF, the paper's rule
+  kFullyDecoupled,        // p (1 - p q): FDEKF, the paper's rule
   kVariationalDecoupled,  // p / (1 + p q): VDEKF, with q from R instead of S
 };
 
@@ -62,7 +63,7 @@ struct KalmanUpdate {
 };
 
 struct KalmanUpdateResult {
-  std::int64_t floored = 0;  // entries that the floor caught in this step
+  std::int64_t floored = 0;          // entries that the floor caught in this step
   double sum = 0, min = 0, max = 0;  // of the new p
 };
 
@@ -72,13 +73,13 @@ struct GradientUpdate {
   Rule rule = Rule::kSgd;
   std::int64_t step = 1;
   double learningRate = 0, weightDecay = 0;
-  double beta1 = 0, beta2 = 0, eps = 0;    // Adam, AdamW
-  bool amsgrad = false;                    // Adam, AdamW: running maximum of the second moment
-  double momentum = 0, dampening = 0;      // SGD, RMSProp
-  bool nesterov = false;                   // SGD
-  double learningRateDecay = 0;            // AdaGrad
-  double alpha = 0;                        // RMSProp smoothing
-  bool centered = false;                   // RMSProp
+  double beta1 = 0, beta2 = 0, eps = 0;  // Adam, AdamW
+  bool amsgrad = false;                  // Adam, AdamW: running maximum of the second moment
+  double momentum = 0, dampening = 0;    // SGD, RMSProp
+  bool nesterov = false;                 // SGD
+  double learningRateDecay = 0;          // AdaGrad
+  double alpha = 0;                      // RMSProp smoothing
+  bool centered = false;                 // RMSProp
 };
 
 class Backend {

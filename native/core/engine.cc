@@ -104,7 +104,7 @@ void Engine::setAdapter(Adapter adapter) {
 const Plan& Engine::plan(bool training) {
   const auto key = std::make_pair(batch_, training);
   if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
-  Plan fresh = lower(graph_, adapter_, *table_, {batch_, training});
+  Plan fresh = lower(graph_, adapter_, *table_, {batch_, training, maxPassRows_});
   if (training) checkCoverage(fresh, adapter_.parameters);
   backend_->reserve(Space::kScratch, fresh.scratchElements);
   backend_->reserve(Space::kInput, fresh.inputElements);
@@ -116,6 +116,12 @@ const Plan& Engine::plan(bool training) {
   hint.maxGramRows = training ? outputs() * batch_ : 0;
   backend_->prepare(steps, hint);
   return plans_.emplace(key, std::move(fresh)).first->second;
+}
+
+void Engine::limitPassRows(int rows) {
+  maxPassRows_ = rows;
+  plans_.clear();
+  forwardIsCurrent_ = false;
 }
 
 void Engine::setBatch(const float* pixels, int batch) {
@@ -158,7 +164,9 @@ void Engine::runForward(bool training, std::vector<double>& logits) {
   forwardIsCurrent_ = training;
 }
 
-void Engine::predict(std::vector<double>& logits) { runForward(false, logits); }
+void Engine::predict(std::vector<double>& logits) {
+  runForward(false, logits);
+}
 
 void Engine::forward(std::vector<double>& logits) {
   if (adapter_.parameters == 0) {
@@ -237,10 +245,9 @@ std::vector<float> Engine::jacobianOf(JacobianOf what) {
       double* row = cotangents.data() + (std::int64_t{c} * batch + b) * m;
       for (int j = 0; j < m; ++j) {
         const double delta = c == j ? 1 : 0;
-        row[j] = what == JacobianOf::kLogits
-                     ? delta
-                     : pi[static_cast<std::size_t>(c)] / sum *
-                           (delta - pi[static_cast<std::size_t>(j)] / sum);
+        row[j] = what == JacobianOf::kLogits ? delta
+                                             : pi[static_cast<std::size_t>(c)] / sum *
+                                                   (delta - pi[static_cast<std::size_t>(j)] / sum);
       }
     }
   }

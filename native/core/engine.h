@@ -1,6 +1,7 @@
 #pragma once
 
-// One model on one backend: graph, weights, adapter, the plans lowered so far, and the current batch.
+// One model on one backend: graph, weights, adapter, the plans lowered so far, and the current
+// batch.
 //
 // Rule: an engine is used from one thread, the session's (native/addon/session.h). It knows neither
 // Node nor which backend it has.
@@ -31,6 +32,10 @@ class Engine final : public Objective {
   void load();
   /// Replaces the adapter and initialises theta; on an error the engine keeps its former state.
   void setAdapter(Adapter adapter);
+
+  /// Propagates at most this many cotangent rows at once (0: chosen by memory). Fewer rows take
+  /// less memory and more passes; results are the same bits.
+  void limitPassRows(int rows);
 
   /// Takes a batch [B, C, H, W]; throws kInputNotFinite with the position of the first offender.
   void setBatch(const float* pixels, int batch);
@@ -70,6 +75,7 @@ class Engine final : public Objective {
   Adapter adapter_;
   std::map<std::pair<int, bool>, Plan> plans_;  // by (batch, training)
   int batch_ = 0;
+  int maxPassRows_ = 0;
   bool forwardIsCurrent_ = false;  // what backward needs is in scratch
 };
 

@@ -40,7 +40,8 @@ ValueId Graph::image(int channels, int height, int width) {
 
 ValueId Graph::patchify(ValueId input, int patch) {
   const ImageNode& image = imageInput();
-  require(input == image.output, "the image as input of patchify", "value " + std::to_string(input));
+  require(input == image.output, "the image as input of patchify",
+          "value " + std::to_string(input));
   require(patch > 0 && image.height % patch == 0 && image.width % patch == 0,
           "a patch size that divides the image " + std::to_string(image.height) + "x" +
               std::to_string(image.width),

@@ -1,8 +1,8 @@
 #pragma once
 
 // A model as TypeScript describes it (lib/models/*.ts): values connected by operations of fused
-// granularity, weights by their checkpoint names. No batch size and no memory yet: the same graph is
-// lowered for every (batch, rows) that comes along, see core/lowering.h.
+// granularity, weights by their checkpoint names. No batch size and no memory yet: the same graph
+// is lowered for every (batch, rows) that comes along, see core/lowering.h.
 
 #include <string>
 #include <variant>

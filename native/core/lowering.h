@@ -12,6 +12,7 @@ namespace loko {
 struct LoweringRequest {
   int batch = 1;
   bool training = false;  // false: forward only, nothing is kept for backward
+  int maxPassRows = 0;    // bound on the cotangent rows of one pass; 0: by memory alone
 };
 
 /// Packs the weights that the plan needs through `weights`.

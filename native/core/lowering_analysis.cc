@@ -22,8 +22,9 @@ View Lowering::viewOf(ValueId value, bool first) {
   return first ? firstRow(view) : view;
 }
 
-// Reverse pass. A value is narrowed to its first row when every reader reads only that row; operations
-// that work row by row pass the demand on, attention needs all rows of its keys and values.
+// Reverse pass. A value is narrowed to its first row when every reader reads only that row;
+// operations that work row by row pass the demand on, attention needs all rows of its keys and
+// values.
 void Lowering::findReads() {
   std::vector<char> allRows(values_.size(), 0);
   const auto demand = [&](ValueId value, bool all) {
@@ -75,9 +76,9 @@ void Lowering::findGradients() {
   for (const Node& node : graph_.nodes()) {
     if (const auto* linear = std::get_if<LinearNode>(&node)) {
       for (const LinearPart& part : linear->parts) {
-        state(part.output).needsGrad =
-            needs(linear->input) || needs(linear->residual) ||
-            adapter_.loraOf(part.module) != nullptr || adapter_.trainedOf(part.module) != nullptr;
+        state(part.output).needsGrad = needs(linear->input) || needs(linear->residual) ||
+                                       adapter_.loraOf(part.module) != nullptr ||
+                                       adapter_.trainedOf(part.module) != nullptr;
       }
     } else if (const auto* norm = std::get_if<LayerNormNode>(&node)) {
       state(norm->output).needsGrad = needs(norm->input);
@@ -130,12 +131,11 @@ void Lowering::formGroups() {
       group->parts.push_back(&part);
       group->out += part.out;
     }
-    // Whole-row groups first: their backward then writes the shared input's cotangent in full, and a
-    // first-row group adds to it without a clearing pass.
-    std::stable_sort(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
-                     [](const LinearGroup& a, const LinearGroup& b) {
-                       return a.firstRowOnly < b.firstRowOnly;
-                     });
+    // Whole-row groups first: their backward then writes the shared input's cotangent in full, and
+    // a first-row group adds to it without a clearing pass.
+    std::stable_sort(
+        groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
+        [](const LinearGroup& a, const LinearGroup& b) { return a.firstRowOnly < b.firstRowOnly; });
     for (std::size_t index = begin; index < groups_.size(); ++index) {
       for (const LinearPart* part : groups_[index].parts) {
         state(part->output).group = static_cast<int>(index);
@@ -144,7 +144,8 @@ void Lowering::formGroups() {
   }
 }
 
-// More rows in one pass make larger products; fewer keep the cotangents in cache and memory bounded.
+// More rows in one pass make larger products; fewer keep the cotangents in cache and memory
+// bounded.
 void Lowering::choosePassRows() {
   std::int64_t widest = graph_.outputs();
   for (const LinearGroup& group : groups_) {
@@ -152,14 +153,14 @@ void Lowering::choosePassRows() {
     widest = std::max(widest, std::int64_t{rows} * group.out);
   }
   const std::int64_t rows = kPassBytes / (widest * request_.batch * std::int64_t{sizeof(float)});
-  plan_.passRows = static_cast<int>(
-      std::clamp<std::int64_t>(rows, 1, std::min(kMaxPassRows, graph_.outputs())));
+  const int limit = request_.maxPassRows > 0 ? request_.maxPassRows : kMaxPassRows;
+  plan_.passRows =
+      static_cast<int>(std::clamp<std::int64_t>(rows, 1, std::min(limit, graph_.outputs())));
 }
 
 bool Lowering::groupNeedsGrad(const LinearGroup& group) {
-  return std::any_of(group.parts.begin(), group.parts.end(), [&](const LinearPart* part) {
-    return state(part->output).needsGrad;
-  });
+  return std::any_of(group.parts.begin(), group.parts.end(),
+                     [&](const LinearPart* part) { return state(part->output).needsGrad; });
 }
 
 }  // namespace loko

@@ -58,8 +58,7 @@ void Lowering::backwardGroup(LinearGroup& group) {
       plan_.backward.emplace_back(ClearRows{gradOf(part->output)});
     }
   }
-  if (node.activation != Activation::kNone &&
-      !state(group.parts[0]->output).gradBeforeActivation) {
+  if (node.activation != Activation::kNone && !state(group.parts[0]->output).gradBeforeActivation) {
     plan_.backward.emplace_back(ActivationBackward{dy, group.actGrad});
   }
   LinearBackward step;
@@ -78,8 +77,8 @@ void Lowering::backwardGroup(LinearGroup& group) {
     if (input.group >= 0 && input.readers == 1) {
       const LinearGroup& producer = groups_[static_cast<std::size_t>(input.group)];
       if (producer.node->activation != Activation::kNone) {
-        step.actGrad = dy.rows == producer.actGrad.rows ? producer.actGrad
-                                                        : firstRow(producer.actGrad);
+        step.actGrad =
+            dy.rows == producer.actGrad.rows ? producer.actGrad : firstRow(producer.actGrad);
         input.gradBeforeActivation = true;
       }
     }
@@ -120,8 +119,8 @@ void Lowering::residualGrad(ValueId residual, const View& grad) {
 
 void Lowering::backward(const LayerNormNode& node) {
   if (!state(node.output).gradWritten || !state(node.input).needsGrad) return;
-  const auto forwardStep = std::find_if(
-      plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
+  const auto forwardStep =
+      std::find_if(plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
         const auto* norm = std::get_if<LayerNorm>(&step);
         return norm != nullptr && norm->y.buffer == state(node.output).view.buffer;
       });
@@ -138,8 +137,8 @@ void Lowering::backward(const LayerNormNode& node) {
 
 void Lowering::backward(const AttentionNode& node) {
   if (!state(node.output).gradWritten) return;
-  const auto forwardStep = std::find_if(
-      plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
+  const auto forwardStep =
+      std::find_if(plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
         const auto* attention = std::get_if<Attention>(&step);
         return attention != nullptr && attention->o.buffer == state(node.output).view.buffer;
       });
@@ -170,15 +169,14 @@ void Lowering::backward(const SelectFirstNode& node) {
   if (state(node.output).gradWritten) residualGrad(node.input, state(node.output).grad);
 }
 
-// The parameters of a group are finished here for this pass: their share of the Gram matrix is taken
-// while the rows are hot.
+// The parameters of a group are finished here for this pass: their share of the Gram matrix is
+// taken while the rows are hot.
 void Lowering::emitGram(const LinearGroup& group) {
   std::vector<std::pair<std::int64_t, std::int64_t>> ranges;
   const std::int64_t in = group.x.cols;
   for (const LoraSite& site : group.sites) {
     ranges.emplace_back(site.a, site.a + site.rank * in);
-    ranges.emplace_back(site.b,
-                        site.b + std::int64_t{site.outEnd - site.outBegin} * site.rank);
+    ranges.emplace_back(site.b, site.b + std::int64_t{site.outEnd - site.outBegin} * site.rank);
   }
   if (group.trained != nullptr) {
     ranges.emplace_back(group.trained->weight, group.trained->weight + group.out * in);

@@ -1,15 +1,16 @@
 #pragma once
 
 // The working state of one lowering, shared by its passes:
-//   lowering_analysis.cc  which rows of a value are read, which values need a cotangent, which parts
+//   lowering_analysis.cc  which rows of a value are read, which values need a cotangent, which
+//   parts
 //                         of a linear operation run as one product
 //   lowering_forward.cc   forward steps
 //   lowering_backward.cc  backward steps: the chain rule over groups and nodes, in reverse
 //   lowering.cc           order of the passes, lifetimes, placement
 //
-// Exact pruning rests on two facts per value: `firstRowOnly` (nobody reads any other row, so no other
-// row is computed, forward or backward) and `needsGrad` (a trained parameter lies upstream, so a
-// cotangent is worth propagating).
+// Exact pruning rests on two facts per value: `firstRowOnly` (nobody reads any other row, so no
+// other row is computed, forward or backward) and `needsGrad` (a trained parameter lies upstream,
+// so a cotangent is worth propagating).
 
 #include <string>
 #include <vector>
@@ -37,11 +38,11 @@ struct LinearGroup {
 };
 
 struct ValueState {
-  bool read = false;          // does anything downstream of it reach the output
+  bool read = false;  // does anything downstream of it reach the output
   bool firstRowOnly = false;
   bool needsGrad = false;
   int readers = 0;
-  int group = -1;             // index of the LinearGroup that makes it, -1: another node
+  int group = -1;  // index of the LinearGroup that makes it, -1: another node
   int columnInGroup = 0;
   View view;
   View grad;
@@ -87,8 +88,8 @@ class Lowering {
   void emitGram(const LinearGroup& group);
 
   // cotangents
-  /// The place where a contribution to the cotangent of `value` goes. `firstRow`: it covers only the
-  /// first row. Sets accumulate; clears the other rows when such a contribution comes first.
+  /// The place where a contribution to the cotangent of `value` goes. `firstRow`: it covers only
+  /// the first row. Sets accumulate; clears the other rows when such a contribution comes first.
   View contribute(ValueId value, bool firstRow, bool& accumulate);
   View gradOf(ValueId value);  // allocates on first use
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// What an optimizer may ask of a model: the outputs of the current batch, and products of its Jacobian
-// with chosen cotangents. core/engine.h implements it over a plan; tests implement it over a formula.
+// What an optimizer may ask of a model: the outputs of the current batch, and products of its
+// Jacobian with chosen cotangents. core/engine.h implements it over a plan; tests implement it over
+// a formula.
 
 #include <cstdint>
 #include <vector>
@@ -30,7 +31,8 @@ class Objective {
   virtual void jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
                         double* gram) = 0;
 
-  /// Row 0 of the Jacobian space becomes the sum over samples of cotangents[b] J_b; cotangents [B, m].
+  /// Row 0 of the Jacobian space becomes the sum over samples of cotangents[b] J_b; cotangents [B,
+  /// m].
   virtual void gradient(const std::vector<double>& cotangents) = 0;
 
   /// Recomputes G diag(p) G^T of the stored rows for another p.

@@ -2,14 +2,14 @@
 
 // The vocabulary between the plan and the backends: views into memory and one plain struct for each
 // fused-granularity operation. The plan (core/plan.h) fills these structs once; a backend executes
-// them without allocating. To add an operation: a struct here, its name in LOKO_OPERATIONS, a file in
-// native/ref, a file in native/cpu (and one in native/cuda), a lowering rule in core/lower_*.cc.
+// them without allocating. To add an operation: a struct here, its name in LOKO_OPERATIONS, a file
+// in native/ref, a file in native/cpu (and one in native/cuda), a lowering rule in core/lower_*.cc.
 //
-// Shapes. An activation is [B, rows, cols]: tokens of a transformer or pixels of an image (NHWC) are
-// rows, features are columns. A cotangent is [segments, rows, cols] with segments = k*B; segment
-// s = c*B + b holds cotangent row c of sample b and meets the activations of sample s % B. The
-// baselines run k = 1 and reduce over everything; LoKO keeps every segment apart. Same kernels, two
-// integers (Frame::rows and Frame::reduce).
+// Shapes. An activation is [B, rows, cols]: tokens of a transformer or pixels of an image (NHWC)
+// are rows, features are columns. A cotangent is [segments, rows, cols] with segments = k*B;
+// segment s = c*B + b holds cotangent row c of sample b and meets the activations of sample s % B.
+// The baselines run k = 1 and reduce over everything; LoKO keeps every segment apart. Same kernels,
+// two integers (Frame::rows and Frame::reduce).
 
 #include <cstdint>
 #include <variant>
@@ -26,8 +26,8 @@ enum class Space : std::uint8_t {
 };
 
 /// [samples or segments, rows, cols] somewhere in a space. Element (s, t, c) lives at
-/// offset + s*sampleStride + t*ld + c. A view may select the first row of each sample (rows = 1) or a
-/// range of columns of a wider buffer (cols < ld).
+/// offset + s*sampleStride + t*ld + c. A view may select the first row of each sample (rows = 1) or
+/// a range of columns of a wider buffer (cols < ld).
 struct View {
   Space space = Space::kNone;
   std::int64_t offset = 0;
@@ -64,8 +64,9 @@ struct LoraSite {
 
 // ---- forward ----------------------------------------------------------------------------------
 
-/// image [B, channels*height, width] -> patches [B, (height/patch)*(width/patch), channels*patch^2],
-/// patches in row-major order, features ordered (channel, y, x) as a Conv2d weight is.
+/// image [B, channels*height, width] -> patches [B, (height/patch)*(width/patch),
+/// channels*patch^2], patches in row-major order, features ordered (channel, y, x) as a Conv2d
+/// weight is.
 struct Patchify {
   View image, patches;
   int channels = 0, height = 0, width = 0, patch = 0;
@@ -97,17 +98,17 @@ struct Linear {
   std::vector<LoraSite> sites;
 };
 
-/// xhat = (x - mean) * rstd, y = xhat * gamma + beta per row. xhat and rstd [B, rows, 1] are present
-/// only where backward needs them.
+/// xhat = (x - mean) * rstd, y = xhat * gamma + beta per row. xhat and rstd [B, rows, 1] are
+/// present only where backward needs them.
 struct LayerNorm {
   View x, y, xhat, rstd;
   WeightId gamma = kNoWeight, beta = kNoWeight;
   float eps = 0;
 };
 
-/// o = softmax(scale q k^T) v per head; head j owns columns [j*cols/heads, (j+1)*cols/heads) of q, k,
-/// v and o. q and o may have fewer rows than k and v (only the first token queries). probs
-/// [B, heads*q.rows, k.rows] is present where backward reads it; without it backward recomputes.
+/// o = softmax(scale q k^T) v per head; head j owns columns [j*cols/heads, (j+1)*cols/heads) of q,
+/// k, v and o. q and o may have fewer rows than k and v (only the first token queries). probs [B,
+/// heads*q.rows, k.rows] is present where backward reads it; without it backward recomputes.
 struct Attention {
   View q, k, v, o, probs;
   int heads = 0;
@@ -123,7 +124,8 @@ struct LoraBackward {
   std::vector<LoraSite> sites;
 };
 
-/// The Jacobian block of a trained linear: dW[seg] = dy^T x -> [out, in], db[seg] = sum over rows of dy.
+/// The Jacobian block of a trained linear: dW[seg] = dy^T x -> [out, in], db[seg] = sum over rows
+/// of dy.
 struct WeightBackward {
   View dy, x;
   ParameterOffset weight = kNoParameter, bias = kNoParameter;
@@ -157,7 +159,8 @@ struct AttentionBackward {
   float scale = 1;
 };
 
-/// dy *= actGrad in place (actGrad shared by all segments of a sample), where it could not be fused.
+/// dy *= actGrad in place (actGrad shared by all segments of a sample), where it could not be
+/// fused.
 struct ActivationBackward {
   View dy, actGrad;
 };
@@ -178,10 +181,11 @@ struct Gram {
   std::int64_t begin = 0, end = 0;
 };
 
-#define LOKO_OPERATIONS(X)                                                                     \
-  X(Patchify) X(AssembleTokens) X(LoraDown) X(Linear) X(LayerNorm) X(Attention) X(LoraBackward) \
-  X(WeightBackward) X(LinearBackward) X(LayerNormBackward) X(AttentionBackward)                \
-  X(ActivationBackward) X(AddRows) X(ClearRows) X(Gram)
+#define LOKO_OPERATIONS(X)                                                          \
+  X(Patchify)                                                                       \
+  X(AssembleTokens) X(LoraDown) X(Linear) X(LayerNorm) X(Attention) X(LoraBackward) \
+      X(WeightBackward) X(LinearBackward) X(LayerNormBackward) X(AttentionBackward) \
+          X(ActivationBackward) X(AddRows) X(ClearRows) X(Gram)
 
 using Step = std::variant<Patchify, AssembleTokens, LoraDown, Linear, LayerNorm, Attention,
                           LoraBackward, WeightBackward, LinearBackward, LayerNormBackward,

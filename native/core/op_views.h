@@ -1,7 +1,7 @@
 #pragma once
 
-// Visits every operand of a step. The arena and the poison tests rely on this list being complete: a
-// new operand of an operation must be added here.
+// Visits every operand of a step. The arena and the poison tests rely on this list being complete:
+// a new operand of an operation must be added here.
 
 #include <variant>
 

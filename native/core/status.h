@@ -46,7 +46,7 @@ class Error : public std::runtime_error {
 
 }  // namespace loko
 
-#define LOKO_CHECK(condition, detail)                                          \
-  do {                                                                         \
+#define LOKO_CHECK(condition, detail)                                            \
+  do {                                                                           \
     if (!(condition)) ::loko::failCheck(#condition, __FILE__, __LINE__, detail); \
   } while (false)

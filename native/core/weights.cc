@@ -133,9 +133,9 @@ std::vector<float> WeightStore::read(const std::string& name) const {
     const std::int64_t size = std::min(kChunkElements, count - begin);
     std::int64_t done = 0;
     while (done < size * width) {
-      const ssize_t got =
-          ::pread(file->second->descriptor, chunk.data() + done,
-                  static_cast<std::size_t>(size * width - done), from.offset + begin * width + done);
+      const ssize_t got = ::pread(file->second->descriptor, chunk.data() + done,
+                                  static_cast<std::size_t>(size * width - done),
+                                  from.offset + begin * width + done);
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) {
         throw Error(ErrorCode::kFileRead,
@@ -191,8 +191,7 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
     LOKO_CHECK(static_cast<std::int64_t>(part.size()) == size, name + " has an unexpected size");
     stacked.insert(stacked.end(), part.begin(), part.end());
   }
-  const WeightId id =
-      backend_.addVector(stacked.data(), static_cast<std::int64_t>(stacked.size()));
+  const WeightId id = backend_.addVector(stacked.data(), static_cast<std::int64_t>(stacked.size()));
   packed_.emplace(std::move(key), id);
   return id;
 }

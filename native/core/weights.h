@@ -2,9 +2,9 @@
 
 // Where frozen weights come from, and the packed copies a backend holds.
 //
-// Rule: the checkpoint's files stay open and are read with pread when a matrix is packed, so weights
-// exist in memory only in packed form, a file deleted meanwhile still works, and a file cut short is
-// a coded error, not the SIGBUS that a memory map would give.
+// Rule: the checkpoint's files stay open and are read with pread when a matrix is packed, so
+// weights exist in memory only in packed form, a file deleted meanwhile still works, and a file cut
+// short is a coded error, not the SIGBUS that a memory map would give.
 
 #include <cstdint>
 #include <map>
@@ -56,7 +56,8 @@ class WeightTable {
 
   /// The [sum of outs, in] matrix of stacked parts.
   WeightId matrix(const std::vector<std::string>& names, int in, Orientation orientation);
-  /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are empty.
+  /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are
+  /// empty.
   WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);
 
  private:
