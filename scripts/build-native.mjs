@@ -2,6 +2,7 @@
 //
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
 //
 // Why not `cmake-js build` itself: on a configured tree it silently ignores changed options. Here the
@@ -21,6 +22,7 @@ const { values } = parseArgs({
   options: {
     sanitize: { type: "string", default: "off" },
     debug: { type: "boolean", default: false },
+    "configure-only": { type: "boolean", default: false },
   },
 });
 const sanitized = values.sanitize !== "off";
@@ -70,8 +72,10 @@ if (!isConfigured) {
   );
   writeFileSync(signatureFile, signature);
 }
-runCmakeJs(
-  "build",
-  `--parallel=${availableParallelism()}`,
-  ...(sanitized ? ["--target=loko_native_tests"] : []),
-);
+if (!values["configure-only"]) {
+  runCmakeJs(
+    "build",
+    `--parallel=${availableParallelism()}`,
+    ...(sanitized ? ["--target=loko_native_tests"] : []),
+  );
+}

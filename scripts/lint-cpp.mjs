@@ -1,14 +1,43 @@
-// Formats (clang-format) and lints (cppcheck) the C++ sources; `--fix` writes the formatting.
-import { spawnSync } from "node:child_process";
+// Formats (clang-format) and lints (clang-tidy) the C++ sources; `--fix` only writes the formatting.
+import { execFile, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { projectRoot } from "./check-tools.mjs";
+
+const buildDir = join(projectRoot, "build");
+const isOurs = (path) => /\.(cc|h)$/.test(path) && !path.includes("native/third_party/");
 
 function run(command, args) {
   const { error, status } = spawnSync(command, args, { cwd: projectRoot, stdio: "inherit" });
-  if (error?.code === "ENOENT") {
-    console.error(`Missing lint tool: apt-get install -y ${command}`);
-    process.exit(1);
-  }
+  if (error?.code === "ENOENT") explainMissing(command);
   if (status !== 0) process.exit(status ?? 1);
+}
+
+function explainMissing(command) {
+  console.error(`Missing lint tool (${command}): apt-get install -y ${command}`);
+  process.exit(1);
+}
+
+/** Runs clang-tidy on every file, as many at a time as there are cores; false when one has findings. */
+async function tidy(files) {
+  const queue = files.values();
+  let clean = true;
+  const worker = async () => {
+    for (const file of queue) {
+      try {
+        await promisify(execFile)("clang-tidy", ["-p", buildDir, "--quiet", file]);
+      } catch (error) {
+        if (error.code === "ENOENT") explainMissing("clang-tidy");
+        // Findings are on stdout; stderr only counts the suppressed ones of system headers.
+        console.error(error.stdout || error.stderr);
+        clean = false;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+  return clean;
 }
 
 // Also the files that are not committed yet, but none that git ignores.
@@ -21,12 +50,14 @@ if (listed.status !== 0) {
   console.error(listed.stderr);
   process.exit(1);
 }
-const sources = listed.stdout
-  .split("\0")
-  .filter((path) => /\.(cc|h)$/.test(path) && !path.startsWith("native/third_party/"));
+const sources = listed.stdout.split("\0").filter(isOurs);
 
 if (process.argv.includes("--fix")) {
   run("clang-format", ["-i", ...sources]);
 } else {
   run("clang-format", ["--dry-run", "--Werror", ...sources]);
+  run(process.execPath, [join(projectRoot, "scripts", "build-native.mjs"), "--configure-only"]);
+  const commands = JSON.parse(readFileSync(join(buildDir, "compile_commands.json"), "utf8"));
+  const units = [...new Set(commands.map(({ file }) => file))].filter(isOurs);
+  if (!(await tidy(units))) process.exitCode = 1;
 }
