@@ -80,8 +80,12 @@ async function openShards(dir: string): Promise<ReadonlyMap<string, TensorInfo>>
   return weights;
 }
 
-/** The `weight_map` of an index, turned round: shard file to the weights in it. */
-function shardsOf(index: JsonObject, indexPath: string): Map<string, string[]> {
+/**
+ * The `weight_map` of an index, turned round: shard file to the weights in it.
+ *
+ * @internal
+ */
+export function shardsOf(index: JsonObject, indexPath: string): Map<string, string[]> {
   const map = Object.hasOwn(index, "weight_map") ? index.weight_map : undefined;
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
     throw new LokoError(
