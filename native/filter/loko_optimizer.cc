@@ -1,0 +1,398 @@
+#include "filter/loko_optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "core/status.h"
+#include "filter/dense.h"
+#include "filter/prediction.h"
+
+namespace loko {
+namespace {
+
+// Beyond this a float32 backend would overflow soon; no sane step comes near.
+constexpr double kLargest = 1e30;
+
+/// Backends may hold p in float32; the filter's own copy of an initial value is the same number.
+double asStored(double value) { return static_cast<double>(static_cast<float>(value)); }
+
+bool isSane(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(),
+                     [](double v) { return std::fabs(v) <= kLargest; });
+}
+
+double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
+  switch (group) {
+    case ParameterGroup::kLoraA:
+      return p0.loraA;
+    case ParameterGroup::kLoraB:
+      return p0.loraB;
+    case ParameterGroup::kHead:
+      return p0.head;
+  }
+  return p0.head;
+}
+
+}  // namespace
+
+LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outputs,
+                             const LokoOptions& options, const std::vector<ParameterRange>& ranges)
+    : options_(options) {
+  validate(options_, outputs, parameters, ranges);
+  const bool categorical = options_.observation == Observation::kCategorical;
+  noiseMode_ = categorical ? NoiseMode::kModel : options_.noise.value_or(NoiseMode::kEma);
+  beta_ = options_.beta.value_or(0.95);
+  r0_ = options_.r0.value_or(0.1);
+  trustRegion_ = options_.trustRegion.value_or(options_.observation == Observation::kRegression
+                                                   ? std::numeric_limits<double>::infinity()
+                                                   : 1.0);
+  if (estimatesNoise()) state_.noise.start(outputs, r0_);
+
+  state_.p = backend.makeState(parameters, 0);
+  const InitialCovariance& p0 = options_.p0;
+  if (p0.kind == InitialCovariance::Kind::kUniform) {
+    start(backend, asStored(p0.value), asStored(p0.value));
+  } else if (p0.kind == InitialCovariance::Kind::kPerGroup) {
+    double smallest = kLargest, largest = 0;
+    for (const ParameterRange& range : ranges) {
+      const double value = asStored(initialVariance(p0, range.group));
+      smallest = std::min(smallest, value);
+      largest = std::max(largest, value);
+    }
+    start(backend, smallest, largest);
+    for (const ParameterRange& range : ranges) {
+      backend.fill(*state_.p, range.begin, range.end,
+                   predicted(asStored(initialVariance(p0, range.group))));
+    }
+  }
+}
+
+void LokoOptimizer::start(Backend& backend, double smallest, double largest) {
+  state_.started = true;
+  state_.p0 = largest;
+  state_.p0Smallest = smallest;
+  state_.largest = predicted(largest);
+  state_.summary = {state_.largest, predicted(smallest), state_.largest};
+  backend.fill(*state_.p, 0, state_.p->size(), state_.largest);
+}
+
+bool LokoOptimizer::hasProcessNoise() const {
+  return options_.gamma != 1 || options_.q > 0 || options_.qRatio > 0;
+}
+
+bool LokoOptimizer::estimatesNoise() const {
+  return noiseMode_ == NoiseMode::kEma || noiseMode_ == NoiseMode::kResidual;
+}
+
+double LokoOptimizer::processNoise() const { return options_.q + options_.qRatio * state_.p0; }
+
+double LokoOptimizer::largestAllowed() const { return options_.pMax.value_or(10 * state_.p0); }
+
+double LokoOptimizer::predicted(double p) const {
+  if (!hasProcessNoise()) return p;
+  return asStored(
+      std::min(largestAllowed(), options_.gamma * options_.gamma * p + processNoise()));
+}
+
+void LokoOptimizer::check(const Objective& objective, const Targets& targets) const {
+  if (objective.batch() != 1) {
+    throw Error(ErrorCode::kUnsupported,
+                "LoKO learns from one sample per step; the batch holds " +
+                    std::to_string(objective.batch()) +
+                    ". Pass the samples one by one, or use a first-order optimizer for batches.");
+  }
+  checkTargets(targets, 1, objective.outputs());
+  const bool regression = options_.observation == Observation::kRegression;
+  if (regression == targets.values.empty()) {
+    throw Error(ErrorCode::kShapeMismatch,
+                regression ? "Observation \"regression\" needs target values [1, m]; got labels."
+                           : "This observation needs labels; got target values. Use observation "
+                             "\"regression\" for them.");
+  }
+}
+
+void LokoOptimizer::observe(const std::vector<double>& logits, const Targets& targets,
+                            std::vector<double>& innovation) {
+  const int m = static_cast<int>(logits.size());
+  innovation.resize(logits.size());
+  switch (options_.observation) {
+    case Observation::kSoftmax:
+    case Observation::kCategorical:
+      pi_.resize(logits.size());
+      softmax(logits.data(), m, pi_.data());
+      softmaxInnovation(pi_.data(), m, targets.labels[0], innovation.data());
+      return;
+    case Observation::kLogits:
+      for (std::size_t c = 0; c < logits.size(); ++c) innovation[c] = -logits[c];
+      innovation[static_cast<std::size_t>(targets.labels[0])] += 1;
+      return;
+    case Observation::kRegression:
+      for (std::size_t c = 0; c < logits.size(); ++c) innovation[c] = targets.values[c] - logits[c];
+      return;
+  }
+}
+
+void LokoOptimizer::chooseBasis() {
+  const int m = static_cast<int>(innovation_.size());
+  basis_.outputs = m;
+  const RankOption rank = options_.rank.value_or(RankOption{});
+  if (options_.observation == Observation::kCategorical) {
+    chooseCategoricalBasis(rank);
+  } else if (options_.observation == Observation::kSoftmax) {
+    const double share = rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1;
+    spectrum_.compute(pi_, rank.kind == RankOption::Kind::kFixed ? rank.rows : m - 1, share);
+    basis_.rows = spectrum_.pairs();
+    basis_.vectors = spectrum_.vectors();
+    basis_.scale = spectrum_.values();  // U^T C = Lambda U^T
+  } else if (basis_.rows != m) {
+    basis_.rows = m;
+    basis_.scale.assign(innovation_.size(), 1);
+    basis_.vectors.assign(innovation_.size() * innovation_.size(), 0);
+    for (std::size_t c = 0; c < innovation_.size(); ++c) {
+      basis_.vectors[c * (innovation_.size() + 1)] = 1;
+    }
+  }
+}
+
+void LokoOptimizer::chooseCategoricalBasis(const RankOption& rank) {
+  const int m = static_cast<int>(innovation_.size());
+  const auto useSpectrum = [&] {
+    basis_.rows = spectrum_.pairs();
+    basis_.vectors = spectrum_.vectors();
+    basis_.scale.clear();
+    for (const double value : spectrum_.values()) basis_.scale.push_back(std::sqrt(value));
+  };
+  if (rank.kind != RankOption::Kind::kFixed) {
+    spectrum_.compute(pi_, m - 1, rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1);
+    useSpectrum();
+    if (basis_.rows < m - 1) addInnovationDirection();
+    return;
+  }
+  const int rows = std::min(rank.rows, m - 1);
+  spectrum_.compute(pi_, rows - 1, 1);
+  useSpectrum();
+  addInnovationDirection();
+  if (basis_.rows < rows) {  // the innovation lies in the span already
+    spectrum_.compute(pi_, rows, 1);
+    useSpectrum();
+  }
+}
+
+/// Appends the part of e outside the span of the eigenvectors, unless nothing but rounding is left.
+/// C has no cross terms with it: U^T C r = Lambda U^T r = 0.
+void LokoOptimizer::addInnovationDirection() {
+  const std::size_t m = innovation_.size();
+  std::vector<double> rest = innovation_, coefficients;
+  const auto norm = [&] {
+    double sum = 0;
+    for (const double value : rest) sum += value * value;
+    return std::sqrt(sum);
+  };
+  const double whole = norm();
+  // Twice is enough for orthogonality to rounding (Kahan, Parlett).
+  for (int pass = 0; pass < 2; ++pass) {
+    double mean = 0;
+    for (const double value : rest) mean += value / static_cast<double>(m);
+    for (double& value : rest) value -= mean;
+    project(basis_, rest, coefficients);
+    for (std::size_t i = 0; i < coefficients.size(); ++i) {
+      for (std::size_t c = 0; c < m; ++c) rest[c] -= coefficients[i] * basis_.vectors[i * m + c];
+    }
+    const double left = norm();
+    if (!(left > 1e-8 * whole)) return;
+    for (double& value : rest) value /= left;
+  }
+  double mean = 0, variance = 0;
+  for (std::size_t c = 0; c < m; ++c) mean += pi_[c] * rest[c];
+  for (std::size_t c = 0; c < m; ++c) variance += pi_[c] * (rest[c] - mean) * (rest[c] - mean);
+  basis_.vectors.insert(basis_.vectors.end(), rest.begin(), rest.end());
+  basis_.scale.push_back(std::sqrt(std::max(variance, 1e-200)));
+  ++basis_.rows;
+}
+
+/// tau * trace(C)/|H|_F^2 and its analogues, with gram_ = G G^T.
+double LokoOptimizer::automaticVariance() const {
+  const std::size_t k = static_cast<std::size_t>(basis_.rows);
+  double scale = 1, numerator = basis_.rows;
+  if (options_.observation == Observation::kSoftmax) {
+    // Relative to the largest eigenvalue, whose square may underflow.
+    scale = basis_.scale[0];
+    numerator = spectrum_.trace() / scale;
+  }
+  double squares = 0;
+  for (std::size_t i = 0; i < k; ++i) {
+    const bool scaled = options_.observation == Observation::kSoftmax;
+    const double factor = scaled ? basis_.scale[i] / scale : 1;
+    squares += factor * factor * gram_[i * (k + 1)];
+  }
+  return asStored(options_.p0.tau * numerator / (scale * squares));
+}
+
+StepResult LokoOptimizer::step(Objective& objective, const Targets& targets) {
+  check(objective, targets);
+  StepResult result;
+  result.p = state_.summary;
+  objective.forward(result.logits);
+  if (allFinite(result.logits)) {
+    reportPrediction(targets, 1, objective.outputs(), result);
+    result.skipped = learn(objective, targets, result);
+  } else {
+    result.loss = std::numeric_limits<double>::quiet_NaN();
+    result.skipped = SkipReason::kNonFiniteLogits;
+  }
+  ++(result.skipped == SkipReason::kNone ? state_.steps : state_.skippedSteps);
+  result.p0 = state_.p0;
+  return result;
+}
+
+SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
+  observe(result.logits, targets, innovation_);
+  if (options_.observation == Observation::kLogits) {
+    result.loss = 0;
+    for (const double e : innovation_) result.loss += e * e / static_cast<double>(innovation_.size());
+  }
+  chooseBasis();
+  const std::size_t k = static_cast<std::size_t>(basis_.rows);
+  result.rows = basis_.rows;
+  gram_.assign(k * k, 0);
+  objective.jacobian(basis_.vectors, basis_.rows, state_.started ? state_.p.get() : nullptr,
+                     gram_.data());
+  if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
+  bool zero = true;
+  for (std::size_t i = 0; i < k; ++i) zero = zero && gram_[i * (k + 1)] == 0;
+  if (zero) return SkipReason::kZeroJacobian;
+
+  const bool starting = !state_.started;
+  if (starting) {
+    state_.p0 = state_.p0Smallest = automaticVariance();
+    state_.largest = predicted(state_.p0);
+    for (double& value : gram_) value *= state_.largest;
+  }
+  const SkipReason reason = solveSafely(result);
+  if (reason != SkipReason::kNone) {
+    // The automatic p0 was a candidate only.
+    if (starting) state_.p0 = state_.p0Smallest = state_.largest = 0;
+    return reason;
+  }
+  if (starting) start(objective.backend(), state_.p0, state_.p0);
+  apply(objective.backend(), result);
+  if (noiseMode_ == NoiseMode::kResidual) updateNoiseFromResidual(objective, targets);
+  if (hasProcessNoise()) {
+    objective.backend().predictCovariance(*state_.p, options_.gamma * options_.gamma,
+                                          processNoise(), largestAllowed());
+    state_.largest = predicted(state_.largest);
+  }
+  return SkipReason::kNone;
+}
+
+SkipReason LokoOptimizer::solveSafely(StepResult& result) {
+  if (!(state_.largest <= kLargest) || !allFinite(gram_)) return SkipReason::kNonFiniteGain;
+  if (!solve(result)) return SkipReason::kFactorisationFailed;
+  if (!isSane(gain_.gain) || !isSane(gain_.root)) return SkipReason::kNonFiniteGain;
+  return holdInTrustRegion(result) ? SkipReason::kNone : SkipReason::kNonFiniteGain;
+}
+
+bool LokoOptimizer::solve(StepResult& result) {
+  project(basis_, innovation_, projectedInnovation_);
+  if (options_.observation == Observation::kCategorical) {
+    result.traceR = spectrum_.trace();
+    if (!solveCategoricalGain(basis_, gram_, projectedInnovation_, options_.covariance, gain_)) {
+      return false;
+    }
+  } else {
+    scaleGram(basis_, gram_, scaledGram_);
+    const std::size_t k = static_cast<std::size_t>(basis_.rows);
+    switch (noiseMode_) {
+      case NoiseMode::kEma:
+        state_.noise.propose(beta_, basis_, innovation_, scaledGram_);
+        state_.noise.projectProposal(basis_, projectedNoise_);
+        result.traceR = state_.noise.proposalTrace();
+        break;
+      case NoiseMode::kResidual:
+        state_.noise.projectCurrent(basis_, projectedNoise_);
+        result.traceR = state_.noise.trace();
+        break;
+      case NoiseMode::kModel:
+      case NoiseMode::kFixed: {
+        const bool fixed = noiseMode_ == NoiseMode::kFixed;
+        projectedNoise_.assign(k * k, 0);
+        for (std::size_t i = 0; i < k; ++i) {
+          projectedNoise_[i * (k + 1)] = fixed ? r0_ : basis_.scale[i];
+        }
+        result.traceR = fixed ? r0_ * basis_.outputs : spectrum_.trace();
+        break;
+      }
+    }
+    if (!solveGain(basis_, scaledGram_, projectedNoise_, projectedInnovation_, options_.covariance,
+                   gain_)) {
+      return false;
+    }
+  }
+  result.nis = gain_.nis;
+  result.jitter = gain_.jitter;
+  result.pivotRatio = gain_.pivotRatio;
+  return true;
+}
+
+/// Scales the gain; false when the change of some parameter could be out of range.
+bool LokoOptimizer::holdInTrustRegion(StepResult& result) {
+  const int k = basis_.rows;
+  std::vector<double> moved(static_cast<std::size_t>(k));  // M a: the linearised change in k-space
+  multiplySymmetric(gram_, k, gain_.gain.data(), moved.data());
+  // Rows of U are orthogonal to the ones vector for softmax and categorical: U M a is centred.
+  change_.assign(static_cast<std::size_t>(basis_.outputs), 0);
+  double energy = 0;  // a^T M a = sum_j delta_j^2 / p_j
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    energy += gain_.gain[i] * moved[i];
+    for (std::size_t c = 0; c < change_.size(); ++c) {
+      change_[c] += basis_.vectors[i * change_.size() + c] * moved[i];
+    }
+  }
+  double largest = 0;
+  for (const double value : change_) largest = std::max(largest, std::fabs(value));
+  if (!allFinite(change_) || !std::isfinite(energy)) return false;
+  if (largest > trustRegion_) {
+    result.trustScale = trustRegion_ / largest;
+    for (double& value : gain_.gain) value *= result.trustScale;
+    energy *= result.trustScale * result.trustScale;
+  }
+  // Cauchy-Schwarz: |delta_j| <= sqrt(p_j a^T M a), without a pass over the parameters.
+  return std::sqrt(state_.largest * std::max(energy, 0.0)) <= kLargest;
+}
+
+void LokoOptimizer::apply(Backend& backend, StepResult& result) {
+  KalmanUpdate update;
+  update.rows = basis_.rows;
+  update.gain = gain_.gain.data();
+  update.root = gain_.root.data();
+  update.rule = options_.covariance == Covariance::kVdekf ? CovarianceRule::kVariationalDecoupled
+                                                          : CovarianceRule::kFullyDecoupled;
+  update.floor = options_.pMinRatio * state_.p0Smallest;
+  const KalmanUpdateResult done = backend.kalmanUpdate(update, *state_.p);
+  if (noiseMode_ == NoiseMode::kEma) state_.noise.commit();
+  state_.summary = {done.sum / static_cast<double>(state_.p->size()), done.min, done.max};
+  state_.largest = done.max;
+  state_.floored += done.floored;
+  if (gain_.jitter > 0) ++state_.jitteredSteps;
+  result.floored = done.floored;
+  result.p = state_.summary;
+}
+
+/// R <- beta R + (1 - beta)(e+ e+^T + H diag(p+) H^T): H and its basis are those of the step, e+ and
+/// p+ those after it. Unbiased, and positive semidefinite by construction. A posterior forward that
+/// is not finite leaves R as it was.
+void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets& targets) {
+  std::vector<double> logits;
+  objective.gram(basis_.rows, state_.p.get(), gram_.data());
+  objective.forward(logits);
+  if (!allFinite(logits) || !allFinite(gram_)) return;
+  std::vector<double> residual;
+  observe(logits, targets, residual);
+  scaleGram(basis_, gram_, scaledGram_);
+  state_.noise.propose(beta_, basis_, residual, scaledGram_);
+  state_.noise.commit();
+}
+
+}  // namespace loko

@@ -1,0 +1,82 @@
+#pragma once
+
+// The Low-Rank Kalman Optimizer: an extended Kalman filter with a diagonal covariance p over the
+// parameters theta (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551). One sample per step.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "filter/innovation.h"
+#include "filter/loko_options.h"
+#include "filter/optimizer.h"
+#include "filter/spectrum.h"
+
+namespace loko {
+
+/// Everything that a resumed run needs besides theta and the options.
+struct LokoState {
+  /// The prior variance of the NEXT step: process noise is added at the end of a step, which equals
+  /// adding it at the start of the next one and leaves a skipped step nothing to undo.
+  std::unique_ptr<StateArray> p;
+  ObservationNoise noise;  // R; unused for kModel, kFixed and categorical
+  bool started = false;    // p holds variances: at once, or after the automatic p0 was chosen
+  double p0 = 0;           // largest initial variance
+  double p0Smallest = 0;   // smallest initial variance
+  double largest = 0;      // no entry of p is above
+  CovarianceSummary summary;     // of p after the last update
+  std::int64_t steps = 0;        // applied
+  std::int64_t skippedSteps = 0;
+  std::int64_t jitteredSteps = 0;
+  std::int64_t floored = 0;      // entries, over all steps
+};
+
+class LokoOptimizer : public Optimizer {
+ public:
+  /// State for `parameters` numbers on `backend`, which must outlive the optimizer. `ranges` names
+  /// the group of each parameter; needed for per-group p0 only. Throws kOption.
+  LokoOptimizer(Backend& backend, std::int64_t parameters, int outputs, const LokoOptions& options,
+                const std::vector<ParameterRange>& ranges = {});
+
+  /// Throws kUnsupported for batches: feed samples one by one.
+  StepResult step(Objective& objective, const Targets& targets) override;
+
+  const LokoOptions& options() const { return options_; }
+  const LokoState& state() const { return state_; }
+
+ private:
+  void start(Backend& backend, double smallest, double largest);
+  double predicted(double p) const;
+  double processNoise() const;
+  double largestAllowed() const;
+  bool hasProcessNoise() const;
+  bool estimatesNoise() const;
+
+  void check(const Objective& objective, const Targets& targets) const;
+  void observe(const std::vector<double>& logits, const Targets& targets,
+               std::vector<double>& innovation);
+  void chooseBasis();
+  void chooseCategoricalBasis(const RankOption& rank);
+  void addInnovationDirection();
+  double automaticVariance() const;
+  SkipReason learn(Objective& objective, const Targets& targets, StepResult& result);
+  SkipReason solveSafely(StepResult& result);
+  bool solve(StepResult& result);
+  bool holdInTrustRegion(StepResult& result);
+  void apply(Backend& backend, StepResult& result);
+  void updateNoiseFromResidual(Objective& objective, const Targets& targets);
+
+  LokoOptions options_;
+  NoiseMode noiseMode_;
+  double beta_, r0_, trustRegion_;
+  LokoState state_;
+
+  // Scratch of one step.
+  std::vector<double> pi_, innovation_, projectedInnovation_, gram_, scaledGram_, projectedNoise_;
+  std::vector<double> change_;
+  SoftmaxSpectrum spectrum_;
+  CotangentBasis basis_;
+  KalmanGain gain_;
+};
+
+}  // namespace loko

@@ -1,0 +1,119 @@
+#include "filter/loko_options.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "core/status.h"
+
+namespace loko {
+namespace {
+
+[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kOption, message); }
+
+void require(bool ok, const char* name, double value, const char* expected) {
+  if (ok) return;
+  fail(std::string("Option ") + name + " must be " + expected + "; got " + std::to_string(value) +
+       ".");
+}
+
+void requireNonNegative(const char* name, double value) {
+  require(value >= 0 && std::isfinite(value), name, value, "a finite number >= 0");
+}
+
+void requirePositive(const char* name, double value) {
+  require(value > 0 && std::isfinite(value), name, value, "a finite number > 0");
+}
+
+void validateRank(const LokoOptions& options) {
+  if (!options.rank) return;
+  if (options.observation == Observation::kLogits ||
+      options.observation == Observation::kRegression) {
+    fail("Option observationRank applies to the softmax and categorical observations; logits and "
+         "regression always propagate one row per output. Leave it out.");
+  }
+  if (options.rank->kind == RankOption::Kind::kAuto) {
+    const double epsilon = options.rank->epsilon;
+    require(epsilon >= 0 && epsilon < 1, "observationRank.epsilon", epsilon, "in [0, 1)");
+  }
+  if (options.rank->kind == RankOption::Kind::kFixed) {
+    require(options.rank->rows >= 1, "observationRank", options.rank->rows, "at least 1");
+  }
+}
+
+void validateNoise(const LokoOptions& options) {
+  const bool categorical = options.observation == Observation::kCategorical;
+  if (categorical && options.noise && *options.noise != NoiseMode::kModel) {
+    fail("The categorical observation brings its own noise covariance; leave option noise out or "
+         "set it to \"model\".");
+  }
+  const NoiseMode mode = categorical ? NoiseMode::kModel : options.noise.value_or(NoiseMode::kEma);
+  if (mode == NoiseMode::kModel && !categorical && options.observation != Observation::kSoftmax) {
+    fail("Option noise \"model\" needs a softmax or categorical observation: logits and regression "
+         "imply no covariance. Use \"ema\", \"residual\" or \"fixed\".");
+  }
+  if (options.beta && (mode == NoiseMode::kModel || mode == NoiseMode::kFixed)) {
+    fail("Option beta is the forgetting factor of an estimated noise covariance and has no meaning "
+         "where it is given by the model or fixed. Leave it out.");
+  }
+  if (options.r0 && mode == NoiseMode::kModel) {
+    fail("Option r0 has no meaning where the noise covariance is given by the model. Leave it out.");
+  }
+  if (options.beta) require(*options.beta >= 0 && *options.beta < 1, "beta", *options.beta, "in [0, 1)");
+  if (options.r0) requirePositive("r0", *options.r0);
+}
+
+void validateInitialCovariance(const InitialCovariance& p0, std::int64_t parameters,
+                               const std::vector<ParameterRange>& ranges) {
+  using Kind = InitialCovariance::Kind;
+  if (p0.kind == Kind::kAuto) requirePositive("p0.tau", p0.tau);
+  if (p0.kind == Kind::kUniform) requireNonNegative("p0", p0.value);
+  if (p0.kind != Kind::kPerGroup) return;
+  requireNonNegative("p0.A", p0.loraA);
+  requireNonNegative("p0.B", p0.loraB);
+  requireNonNegative("p0.head", p0.head);
+  std::int64_t covered = 0;
+  for (const ParameterRange& range : ranges) {
+    if (range.begin != covered || range.end < range.begin) break;
+    covered = range.end;
+  }
+  if (covered != parameters) {
+    fail("Option p0 per group needs the group of all " + std::to_string(parameters) +
+         " parameters in ascending, adjacent ranges; they stop at " + std::to_string(covered) + ".");
+  }
+}
+
+}  // namespace
+
+LokoOptions LokoOptions::paper() {
+  LokoOptions options;
+  options.rank = RankOption{RankOption::Kind::kExact, 0, 0};
+  options.noise = NoiseMode::kEma;
+  options.trustRegion = std::numeric_limits<double>::infinity();
+  return options;
+}
+
+void validate(const LokoOptions& options, int outputs, std::int64_t parameters,
+              const std::vector<ParameterRange>& ranges) {
+  const bool probabilities = options.observation == Observation::kSoftmax ||
+                             options.observation == Observation::kCategorical;
+  if (probabilities && outputs < 2) {
+    fail("The softmax and categorical observations need at least 2 outputs; the model has " +
+         std::to_string(outputs) + ". Use observation \"regression\".");
+  }
+  validateRank(options);
+  validateNoise(options);
+  requirePositive("gamma", options.gamma);
+  requireNonNegative("q", options.q);
+  requireNonNegative("qRatio", options.qRatio);
+  if (options.pMax) requirePositive("pMax", *options.pMax);
+  require(options.pMinRatio >= 0 && options.pMinRatio < 1, "pMinRatio", options.pMinRatio,
+          "in [0, 1)");
+  if (options.trustRegion) {
+    require(*options.trustRegion > 0, "trustRegion", *options.trustRegion,
+            "a number > 0 (Infinity turns it off)");
+  }
+  validateInitialCovariance(options.p0, parameters, ranges);
+}
+
+}  // namespace loko
