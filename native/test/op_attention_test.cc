@@ -1,0 +1,82 @@
+#include "op_harness.h"
+
+namespace loko::test {
+
+namespace {
+
+struct Shape {
+  int queries, keys, heads, width;
+};
+// Full attention and the first token alone; head widths below, at and beyond a vector.
+constexpr Shape kShapes[] = {{1, 1, 1, 1},   {5, 5, 3, 7},   {17, 17, 1, 48}, {1, 17, 5, 16},
+                             {1, 65, 3, 26}, {65, 65, 3, 8}, {5, 17, 1, 130}, {17, 17, 5, 32}};
+
+Attention attention(OpCase& op, const Shape& shape, Role outputs, bool probs) {
+  const int cols = shape.heads * shape.width;
+  Attention step;
+  step.heads = shape.heads;
+  step.scale = 1 / std::sqrt(static_cast<float>(shape.width));
+  step.q = op.read(Axis::kSamples, shape.queries, cols);
+  step.k = op.read(Axis::kSamples, shape.keys, cols);
+  step.v = op.read(Axis::kSamples, shape.keys, cols);
+  step.o = op.operand(Axis::kSamples, outputs, shape.queries, cols);
+  if (probs) {
+    step.probs = op.operand(Axis::kSamples, outputs, shape.heads * shape.queries, shape.keys);
+  }
+  return step;
+}
+
+}  // namespace
+
+TEST_CASE("Attention agrees with the specification, with and without kept probabilities") {
+  for (const Shape& shape : kShapes) {
+    for (const Layout layout : kLayouts) {
+      for (const int batch : {1, 3}) {
+        for (const bool probs : {false, true}) {
+          OpCase op(batch, 1, layout);
+          op.step = attention(op, shape, Role::kWritten, probs);
+          checkStep(op);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Attention survives scores beyond the range of exp") {
+  OpCase op(1, 1);
+  Attention step = attention(op, {5, 17, 1, 16}, Role::kWritten, true);
+  step.scale = 512;  // scores of several thousand: exp overflows unless the maximum is taken off
+  for (float& value : op.scratch) value = std::round(value);  // exact scores
+  op.step = step;
+  checkStep(op);
+}
+
+TEST_CASE("AttentionBackward agrees with the specification for every set of wanted cotangents") {
+  int variant = 0;
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Shape& shape : kShapes) {
+      for (int wanted = 1; wanted < 8; ++wanted, ++variant) {
+        OpCase op(batch, rows, kLayouts[variant % 3]);
+        const int cols = shape.heads * shape.width;
+        const Attention forward = attention(op, shape, Role::kRead, true);
+        op.fill(forward);
+        AttentionBackward step;
+        step.heads = forward.heads;
+        step.scale = forward.scale;
+        step.q = forward.q;
+        step.k = forward.k;
+        step.v = forward.v;
+        step.o = forward.o;
+        if (variant % 2 == 0) step.probs = forward.probs;
+        step.dout = op.read(Axis::kSegments, shape.queries, cols);
+        if (wanted & 1) step.dq = op.target(false, shape.queries, cols);
+        if (wanted & 2) step.dk = op.target(false, shape.keys, cols);
+        if (wanted & 4) step.dv = op.target(false, shape.keys, cols);
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+}  // namespace loko::test

@@ -1,0 +1,229 @@
+#include "op_harness.h"
+
+namespace loko::test {
+
+namespace {
+
+struct Shape {
+  int rows, in, out;
+};
+// Odd extents around the tile sizes of the CPU kernels (14 and 6 rows, 32 and 16 columns), the first
+// token alone, single columns, and more rows than one block.
+constexpr Shape kShapes[] = {{1, 48, 64}, {5, 7, 48}, {17, 64, 7}, {65, 48, 130}, {5, 130, 1},
+                             {1, 1, 7},   {17, 1, 1}, {33, 96, 32}};
+constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
+                                       Activation::kRelu, Activation::kQuickGelu};
+
+/// The sites of a fused linear: the first third of the columns and the last, unequal ranks, and a gap
+/// in h between them.
+void addSites(OpCase& op, std::vector<LoraSite>& sites, int in, int out, bool writesBlocks) {
+  const int third = std::max(1, out / 3);
+  sites.push_back(op.site(3, in, 0, third, 0, writesBlocks));
+  if (out > 2) sites.push_back(op.site(8, in, out - third, out, 5, writesBlocks));
+}
+constexpr int kSiteColumns = 13;
+
+}  // namespace
+
+TEST_CASE("LoraDown projects the input on every site and leaves other columns of h alone") {
+  for (const Shape& shape : kShapes) {
+    for (const Layout layout : kLayouts) {
+      for (const Values values : {Values::kExact, Values::kNormal}) {
+        OpCase op(3, 1, layout, values);
+        LoraDown step;
+        step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+        step.h = op.written(Axis::kSamples, shape.rows, 11);
+        step.sites.push_back(op.site(3, shape.in, 0, shape.out, 0));
+        step.sites.push_back(op.site(8, shape.in, 0, shape.out, 3));
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+TEST_CASE("Linear is the exact product where single precision holds every sum") {
+  for (const Shape& shape : kShapes) {
+    for (const Layout layout : kLayouts) {
+      for (const bool withSites : {false, true}) {
+        OpCase op(2, 1, layout, Values::kExact);
+        Linear step;
+        step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+        step.y = op.written(Axis::kSamples, shape.rows, shape.out);
+        step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+        step.bias = op.vector(shape.out);
+        step.residual = op.read(Axis::kSamples, shape.rows, shape.out);
+        if (withSites) {
+          step.h = op.read(Axis::kSamples, shape.rows, kSiteColumns);
+          addSites(op, step.sites, shape.in, shape.out, false);
+        }
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+TEST_CASE("Linear agrees with the specification for every activation and optional operand") {
+  int variant = 0;
+  for (const Activation activation : kActivations) {
+    for (const Shape& shape : kShapes) {
+      for (int options = 0; options < 16; ++options, ++variant) {
+        // ReLU's derivative jumps at 0: exact sums keep both sides on the same side of it, and hit
+        // 0 itself often.
+        const Values values = activation == Activation::kRelu ? Values::kExact : Values::kNormal;
+        OpCase op(1 + variant % 3, 1, kLayouts[variant % 3], values);
+        Linear step;
+        step.activation = activation;
+        step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+        step.y = op.written(Axis::kSamples, shape.rows, shape.out);
+        if (options & 1) {
+          step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+        } else {
+          step.trainedWeight = op.parameters(std::int64_t{shape.out} * shape.in);
+        }
+        if (options & 2) {
+          if (options & 1) {
+            step.bias = op.vector(shape.out);
+          } else {
+            step.trainedBias = op.parameters(shape.out);
+          }
+        }
+        if (options & 4) {
+          step.h = op.read(Axis::kSamples, shape.rows, kSiteColumns);
+          addSites(op, step.sites, shape.in, shape.out, false);
+        }
+        if (options & 8) step.actGrad = op.written(Axis::kSamples, shape.rows, shape.out);
+        if (variant % 5 == 0) step.residual = op.read(Axis::kSamples, shape.rows, shape.out);
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+TEST_CASE("Linear adds a residual that is its own output") {
+  for (const Shape& shape : kShapes) {
+    OpCase op(2, 1, Layout::kSliced, Values::kExact);
+    Linear step;
+    step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+    step.y = op.operand(Axis::kSamples, Role::kUpdated, shape.rows, shape.out);
+    step.residual = step.y;
+    step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+    op.step = step;
+    checkStep(op);
+  }
+}
+
+TEST_CASE("Linear reaches the flat ends of its activations without NaN") {
+  for (const Activation activation : kActivations) {
+    OpCase op(1, 1);
+    Linear step;
+    step.activation = activation;
+    step.x = op.read(Axis::kSamples, 65, 1);
+    step.y = op.written(Axis::kSamples, 65, 1);
+    step.actGrad = op.written(Axis::kSamples, 65, 1);
+    step.weight = op.matrix(1, 1, Orientation::kForward);
+    op.weights[0].values[0] = 1;
+    for (int t = 0; t < 65; ++t) {  // -128, -124, ..., 128 and, in between, the bend near zero
+      op.scratch[static_cast<std::size_t>(step.x.offset + t)] =
+          t % 2 == 0 ? static_cast<float>(4 * (t - 32)) : static_cast<float>(t - 32) / 8;
+    }
+    op.step = step;
+    checkStep(op);
+  }
+}
+
+TEST_CASE("LoraBackward writes u and both parameter blocks of every site, per segment or reduced") {
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Shape& shape : kShapes) {
+      for (const Values values : {Values::kExact, Values::kNormal}) {
+        for (const bool reduce : {false, true}) {
+          OpCase op(batch, rows, kLayouts[(batch + rows + shape.rows) % 3], values);
+          LoraBackward step;
+          step.dy = op.read(Axis::kSegments, shape.rows, shape.out);
+          step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+          step.h = op.read(Axis::kSamples, shape.rows, kSiteColumns);
+          addSites(op, step.sites, shape.in, shape.out, true);
+          // Only the columns of the sites are written, so u has no others here.
+          for (LoraSite& site : step.sites) site.hBegin = site.hBegin == 0 ? 0 : 3;
+          step.u = op.written(Axis::kSegments, shape.rows, step.sites.size() == 1 ? 3 : 11);
+          if (reduce) op.reduce();
+          op.step = step;
+          checkStep(op);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("WeightBackward writes the blocks of a trained weight and of its bias, where it has one") {
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Shape& shape : kShapes) {
+      for (const Values values : {Values::kExact, Values::kNormal}) {
+        for (const bool reduce : {false, true}) {
+          for (const bool bias : {false, true}) {
+            OpCase op(batch, rows, kLayouts[(batch + rows + shape.rows) % 3], values);
+            WeightBackward step;
+            step.dy = op.read(Axis::kSegments, shape.rows, shape.out);
+            step.x = op.read(Axis::kSamples, shape.rows, shape.in);
+            step.weight = op.parameters(std::int64_t{shape.out} * shape.in);
+            op.writesBlock(step.weight, std::int64_t{shape.out} * shape.in);
+            if (bias) {
+              step.bias = op.parameters(shape.out);
+              op.writesBlock(step.bias, shape.out);
+            }
+            if (reduce) op.reduce();
+            op.step = step;
+            checkStep(op);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("LinearBackward agrees with the specification for every optional operand") {
+  int variant = 0;
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Shape& shape : kShapes) {
+      for (int options = 0; options < 16; ++options, ++variant) {
+        OpCase op(batch, rows, kLayouts[variant % 3],
+                  variant % 2 == 0 ? Values::kExact : Values::kNormal);
+        LinearBackward step;
+        step.accumulate = (options & 1) != 0;
+        step.dy = op.read(Axis::kSegments, shape.rows, shape.out);
+        step.dx = op.target(step.accumulate, shape.rows, shape.in);
+        if (options & 2) {
+          step.weight = op.matrix(shape.out, shape.in, Orientation::kBackward);
+        } else {
+          step.trainedWeight = op.parameters(std::int64_t{shape.out} * shape.in);
+        }
+        if (options & 4) step.actGrad = op.read(Axis::kSamples, shape.rows, shape.in);
+        if (options & 8) {
+          step.u = op.read(Axis::kSegments, shape.rows, kSiteColumns);
+          addSites(op, step.sites, shape.in, shape.out, false);
+        }
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+TEST_CASE("ActivationBackward scales every segment by the derivative of its sample") {
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Layout layout : kLayouts) {
+      for (const int cols : {1, 7, 48, 130}) {
+        OpCase op(batch, rows, layout);
+        ActivationBackward step;
+        step.dy = op.target(true, 5, cols);
+        step.actGrad = op.read(Axis::kSamples, 5, cols);
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
+}  // namespace loko::test
