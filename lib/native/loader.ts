@@ -2,7 +2,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LokoError } from "../errors.js";
-import type { Addon } from "./addon.js";
+import type { NativeAddon } from "./addon.js";
 
 // The same two levels up from lib/native (tests) and from dist/native (the package).
 const PACKAGE_ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -12,7 +12,7 @@ interface NodeGypBuild {
   resolve(packageRoot: string): string;
 }
 
-let addon: Addon | undefined;
+let addon: NativeAddon | undefined;
 
 /**
  * The native addon of this process, loaded at the first call: importing the package stays cheap, and
@@ -20,13 +20,13 @@ let addon: Addon | undefined;
  *
  * @throws LokoError `ERR_NATIVE_LOAD`: no binary for this platform, or one that cannot be loaded
  */
-export function loadAddon(): Addon {
+export function loadAddon(): NativeAddon {
   addon ??= loadAddonFrom(PACKAGE_ROOT);
   return addon;
 }
 
 /** @internal Loads the addon of the package in `packageRoot`; `loadAddon` is for everyone else. */
-export function loadAddonFrom(packageRoot: string): Addon {
+export function loadAddonFrom(packageRoot: string): NativeAddon {
   const require = createRequire(import.meta.url);
   let path: string;
   try {
@@ -35,7 +35,7 @@ export function loadAddonFrom(packageRoot: string): Addon {
     throw loadError("no binary was found for this platform", packageRoot, cause);
   }
   try {
-    return require(path) as Addon;
+    return require(path) as NativeAddon;
   } catch (cause) {
     throw loadError(`${path} was found and could not be loaded`, packageRoot, cause);
   }
