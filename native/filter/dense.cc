@@ -53,11 +53,11 @@ inline __attribute__((always_inline)) void productBody(const TransposedProduct& 
   const std::ptrdiff_t lda = p.lda, ldb = p.ldb, ldc = p.ldc;
   for (int l0 = 0; l0 < p.depth; l0 += kDepthBlock) {
     const int depth = std::min(kDepthBlock, p.depth - l0);
-    const int firstRow =
-        p.triangle == Triangle::kUpperLeft ? l0 / kTileRows * kTileRows : 0;
+    const int firstRow = p.triangle == Triangle::kUpperLeft ? l0 / kTileRows * kTileRows : 0;
     for (int j = 0; j < p.cols; j += kTileCols) {
       const int cols = std::min(kTileCols, p.cols - j);
-      const int lastRow = p.triangle == Triangle::kUpperResult ? std::min(p.rows, j + cols) : p.rows;
+      const int lastRow =
+          p.triangle == Triangle::kUpperResult ? std::min(p.rows, j + cols) : p.rows;
       const double* b = p.b + l0 * ldb + j;
       for (int i = firstRow; i < lastRow; i += kTileRows) {
         const int rows = std::min(kTileRows, p.rows - i);
@@ -80,7 +80,9 @@ inline __attribute__((always_inline)) void productBody(const TransposedProduct& 
 
 #if defined(__x86_64__)
 // Without FMA on purpose: the same bits as the portable body, at twice the width.
-__attribute__((target("avx2"))) void productAvx2(const TransposedProduct& p) { productBody(p); }
+__attribute__((target("avx2"))) void productAvx2(const TransposedProduct& p) {
+  productBody(p);
+}
 #endif
 
 }  // namespace

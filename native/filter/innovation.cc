@@ -9,7 +9,9 @@
 namespace loko {
 namespace {
 
-std::size_t square(int size) { return static_cast<std::size_t>(size) * static_cast<std::size_t>(size); }
+std::size_t square(int size) {
+  return static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+}
 
 /// Factors `matrix` into `factor`; when a pivot fails, with 1e-6 of the mean diagonal added, then ten
 /// times more, up to 1e-2: beyond that the update would be another one.
@@ -100,7 +102,8 @@ void ObservationNoise::propose(double beta, const CotangentBasis& basis,
     const double factor = (1 - beta) * residual[static_cast<std::size_t>(c)];
     const double* from = values_.data() + row;
     double* to = proposal_.data() + row;
-    for (int d = c; d < m; ++d) to[d] = beta * from[d] + factor * residual[static_cast<std::size_t>(d)];
+    for (int d = c; d < m; ++d)
+      to[d] = beta * from[d] + factor * residual[static_cast<std::size_t>(d)];
   }
   weighted_ = scaledGram;
   for (double& value : weighted_) value *= 1 - beta;
@@ -138,16 +141,15 @@ void ObservationNoise::project(const std::vector<double>& values, const Cotangen
       product_[at] = half * transposed_[at];
     }
   }
-  addTransposedProduct({values.data(), m, transposed_.data(), k, product_.data(), k, m, m, k,
-                        Triangle::kUpperLeft});
+  addTransposedProduct(
+      {values.data(), m, transposed_.data(), k, product_.data(), k, m, m, k, Triangle::kUpperLeft});
   weighted_.assign(square(k), 0);
   addTransposedProduct({product_.data(), k, transposed_.data(), k, weighted_.data(), k, m, k, k});
   result.resize(square(k));
   for (int i = 0; i < k; ++i) {
     for (int j = 0; j < k; ++j) {
-      result[static_cast<std::size_t>(i) * k + j] =
-          weighted_[static_cast<std::size_t>(i) * k + j] +
-          weighted_[static_cast<std::size_t>(j) * k + i];
+      result[static_cast<std::size_t>(i) * k + j] = weighted_[static_cast<std::size_t>(i) * k + j] +
+                                                    weighted_[static_cast<std::size_t>(j) * k + i];
     }
   }
 }
@@ -183,8 +185,7 @@ bool solveGain(const CotangentBasis& basis, const std::vector<double>& scaledGra
   solveUpper(factor, k, result.gain.data());
   for (std::size_t i = 0; i < result.gain.size(); ++i) result.gain[i] *= basis.scale[i];
 
-  if (covariance == Covariance::kVdekf &&
-      !factorWithJitter(noise, k, factor, result.jitter)) {
+  if (covariance == Covariance::kVdekf && !factorWithJitter(noise, k, factor, result.jitter)) {
     return false;
   }
   scaledRoot(factor, basis, result.root);

@@ -14,14 +14,15 @@ namespace loko {
 /// Stored Jacobian rows are those of ORTHONORMAL cotangents, never scaled by eigenvalues, so that
 /// float32 keeps its relative precision per direction; E = diag(scale) is applied in float64.
 struct CotangentBasis {
-  int rows = 0;     // k
-  int outputs = 0;  // m
+  int rows = 0;                 // k
+  int outputs = 0;              // m
   std::vector<double> vectors;  // U^T [k, m]
   std::vector<double> scale;    // [k]
 };
 
 /// U^T x for x [m].
-void project(const CotangentBasis& basis, const std::vector<double>& x, std::vector<double>& result);
+void project(const CotangentBasis& basis, const std::vector<double>& x,
+             std::vector<double>& result);
 
 /// M_H = E M E for M = G diag(p) G^T [k, k].
 void scaleGram(const CotangentBasis& basis, const std::vector<double>& gram,

@@ -16,7 +16,9 @@ namespace {
 constexpr double kLargest = 1e30;
 
 /// Backends may hold p in float32; the filter's own copy of an initial value is the same number.
-double asStored(double value) { return static_cast<double>(static_cast<float>(value)); }
+double asStored(double value) {
+  return static_cast<double>(static_cast<float>(value));
+}
 
 bool isSane(const std::vector<double>& values) {
   return std::all_of(values.begin(), values.end(),
@@ -86,14 +88,17 @@ bool LokoOptimizer::estimatesNoise() const {
   return noiseMode_ == NoiseMode::kEma || noiseMode_ == NoiseMode::kResidual;
 }
 
-double LokoOptimizer::processNoise() const { return options_.q + options_.qRatio * state_.p0; }
+double LokoOptimizer::processNoise() const {
+  return options_.q + options_.qRatio * state_.p0;
+}
 
-double LokoOptimizer::largestAllowed() const { return options_.pMax.value_or(10 * state_.p0); }
+double LokoOptimizer::largestAllowed() const {
+  return options_.pMax.value_or(10 * state_.p0);
+}
 
 double LokoOptimizer::predicted(double p) const {
   if (!hasProcessNoise()) return p;
-  return asStored(
-      std::min(largestAllowed(), options_.gamma * options_.gamma * p + processNoise()));
+  return asStored(std::min(largestAllowed(), options_.gamma * options_.gamma * p + processNoise()));
 }
 
 void LokoOptimizer::check(const Objective& objective, const Targets& targets) const {
@@ -251,7 +256,8 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   observe(result.logits, targets, innovation_);
   if (options_.observation == Observation::kLogits) {
     result.loss = 0;
-    for (const double e : innovation_) result.loss += e * e / static_cast<double>(innovation_.size());
+    for (const double e : innovation_)
+      result.loss += e * e / static_cast<double>(innovation_.size());
   }
   chooseBasis();
   const std::size_t k = static_cast<std::size_t>(basis_.rows);

@@ -19,16 +19,16 @@ struct LokoState {
   /// The prior variance of the NEXT step: process noise is added at the end of a step, which equals
   /// adding it at the start of the next one and leaves a skipped step nothing to undo.
   std::unique_ptr<StateArray> p;
-  ObservationNoise noise;  // R; unused for kModel, kFixed and categorical
-  bool started = false;    // p holds variances: at once, or after the automatic p0 was chosen
-  double p0 = 0;           // largest initial variance
-  double p0Smallest = 0;   // smallest initial variance
-  double largest = 0;      // no entry of p is above
-  CovarianceSummary summary;     // of p after the last update
-  std::int64_t steps = 0;        // applied
+  ObservationNoise noise;     // R; unused for kModel, kFixed and categorical
+  bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
+  double p0 = 0;              // largest initial variance
+  double p0Smallest = 0;      // smallest initial variance
+  double largest = 0;         // no entry of p is above
+  CovarianceSummary summary;  // of p after the last update
+  std::int64_t steps = 0;     // applied
   std::int64_t skippedSteps = 0;
   std::int64_t jitteredSteps = 0;
-  std::int64_t floored = 0;      // entries, over all steps
+  std::int64_t floored = 0;  // entries, over all steps
 };
 
 class LokoOptimizer : public Optimizer {

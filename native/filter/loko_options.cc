@@ -9,7 +9,9 @@
 namespace loko {
 namespace {
 
-[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kOption, message); }
+[[noreturn]] void fail(const std::string& message) {
+  throw Error(ErrorCode::kOption, message);
+}
 
 void require(bool ok, const char* name, double value, const char* expected) {
   if (ok) return;
@@ -29,8 +31,9 @@ void validateRank(const LokoOptions& options) {
   if (!options.rank) return;
   if (options.observation == Observation::kLogits ||
       options.observation == Observation::kRegression) {
-    fail("Option observationRank applies to the softmax and categorical observations; logits and "
-         "regression always propagate one row per output. Leave it out.");
+    fail(
+        "Option observationRank applies to the softmax and categorical observations; logits and "
+        "regression always propagate one row per output. Leave it out.");
   }
   if (options.rank->kind == RankOption::Kind::kAuto) {
     const double epsilon = options.rank->epsilon;
@@ -44,22 +47,27 @@ void validateRank(const LokoOptions& options) {
 void validateNoise(const LokoOptions& options) {
   const bool categorical = options.observation == Observation::kCategorical;
   if (categorical && options.noise && *options.noise != NoiseMode::kModel) {
-    fail("The categorical observation brings its own noise covariance; leave option noise out or "
-         "set it to \"model\".");
+    fail(
+        "The categorical observation brings its own noise covariance; leave option noise out or "
+        "set it to \"model\".");
   }
   const NoiseMode mode = categorical ? NoiseMode::kModel : options.noise.value_or(NoiseMode::kEma);
   if (mode == NoiseMode::kModel && !categorical && options.observation != Observation::kSoftmax) {
-    fail("Option noise \"model\" needs a softmax or categorical observation: logits and regression "
-         "imply no covariance. Use \"ema\", \"residual\" or \"fixed\".");
+    fail(
+        "Option noise \"model\" needs a softmax or categorical observation: logits and regression "
+        "imply no covariance. Use \"ema\", \"residual\" or \"fixed\".");
   }
   if (options.beta && (mode == NoiseMode::kModel || mode == NoiseMode::kFixed)) {
-    fail("Option beta is the forgetting factor of an estimated noise covariance and has no meaning "
-         "where it is given by the model or fixed. Leave it out.");
+    fail(
+        "Option beta is the forgetting factor of an estimated noise covariance and has no meaning "
+        "where it is given by the model or fixed. Leave it out.");
   }
   if (options.r0 && mode == NoiseMode::kModel) {
-    fail("Option r0 has no meaning where the noise covariance is given by the model. Leave it out.");
+    fail(
+        "Option r0 has no meaning where the noise covariance is given by the model. Leave it out.");
   }
-  if (options.beta) require(*options.beta >= 0 && *options.beta < 1, "beta", *options.beta, "in [0, 1)");
+  if (options.beta)
+    require(*options.beta >= 0 && *options.beta < 1, "beta", *options.beta, "in [0, 1)");
   if (options.r0) requirePositive("r0", *options.r0);
 }
 
@@ -79,7 +87,8 @@ void validateInitialCovariance(const InitialCovariance& p0, std::int64_t paramet
   }
   if (covered != parameters) {
     fail("Option p0 per group needs the group of all " + std::to_string(parameters) +
-         " parameters in ascending, adjacent ranges; they stop at " + std::to_string(covered) + ".");
+         " parameters in ascending, adjacent ranges; they stop at " + std::to_string(covered) +
+         ".");
   }
 }
 

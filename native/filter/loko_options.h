@@ -55,7 +55,7 @@ struct InitialCovariance {
   /// their scale: tau * trace(C)/|H|_F^2 (softmax), tau * k/|U^T J|_F^2 (categorical),
   /// tau * m/|J|_F^2 (logits, regression: unit variance per output).
   double tau = 1;
-  double value = 0;                    // kUniform
+  double value = 0;                       // kUniform
   double loraA = 0, loraB = 0, head = 0;  // kPerGroup; 0 freezes a group while q = 0
 };
 

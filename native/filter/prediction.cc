@@ -35,9 +35,9 @@ bool allFinite(const std::vector<double>& values) {
 void checkTargets(const Targets& targets, int batch, int outputs) {
   const auto size = [](const auto& list) { return std::to_string(list.size()); };
   if (targets.labels.empty() == targets.values.empty()) {
-    throw Error(ErrorCode::kShapeMismatch,
-                "Targets must be either labels or values; got " + size(targets.labels) +
-                    " labels and " + size(targets.values) + " values.");
+    throw Error(ErrorCode::kShapeMismatch, "Targets must be either labels or values; got " +
+                                               size(targets.labels) + " labels and " +
+                                               size(targets.values) + " values.");
   }
   if (!targets.labels.empty()) {
     if (targets.labels.size() != static_cast<std::size_t>(batch)) {
@@ -57,10 +57,10 @@ void checkTargets(const Targets& targets, int batch, int outputs) {
   }
   const std::size_t expected = static_cast<std::size_t>(batch) * static_cast<std::size_t>(outputs);
   if (targets.values.size() != expected) {
-    throw Error(ErrorCode::kShapeMismatch,
-                "Expected " + std::to_string(expected) + " target values [" +
-                    std::to_string(batch) + ", " + std::to_string(outputs) + "]; got " +
-                    size(targets.values) + ".");
+    throw Error(ErrorCode::kShapeMismatch, "Expected " + std::to_string(expected) +
+                                               " target values [" + std::to_string(batch) + ", " +
+                                               std::to_string(outputs) + "]; got " +
+                                               size(targets.values) + ".");
   }
   if (!allFinite(targets.values)) {
     throw Error(ErrorCode::kInputNotFinite, "Target values hold NaN or infinity.");

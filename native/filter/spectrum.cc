@@ -34,7 +34,9 @@ Secular evaluate(const std::vector<double>& weight, const std::vector<double>& d
     for (int lane = 0; lane < 4; ++lane) add(j + static_cast<std::size_t>(lane), lane);
   }
   for (; j < count; ++j) add(j, 0);
-  const auto total = [](const double* lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); };
+  const auto total = [](const double* lanes) {
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+  };
   return {sign * total(value), total(slope), total(magnitude)};
 }
 

@@ -55,7 +55,7 @@ class SoftmaxSpectrum {
 
   int classes_ = 0;
   double trace_ = 0;
-  double sum_ = 0;  // of values_
+  double sum_ = 0;                  // of values_
   std::vector<int> order_;          // classes by descending probability
   std::vector<double> sorted_;      // their (clamped) probabilities
   std::vector<Group> groups_;       // of exactly equal probabilities
