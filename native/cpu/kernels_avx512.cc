@@ -3,6 +3,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/kernels_table.h"
+#include "cpu/op_kernels.h"
 
 namespace loko::cpu {
 namespace {
@@ -15,11 +16,21 @@ using IntVec = int __attribute__((vector_size(64)));
 
 #define LOKO_INLINE static inline __attribute__((always_inline))
 
-LOKO_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
-LOKO_INLINE void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-LOKO_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
-LOKO_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-LOKO_INLINE __mmask16 firstLanes(int n) { return (__mmask16)((1u << n) - 1u); }
+LOKO_INLINE Vec load(const float* p) {
+  return _mm512_loadu_ps(p);
+}
+LOKO_INLINE void store(float* p, Vec v) {
+  _mm512_storeu_ps(p, v);
+}
+LOKO_INLINE Vec broadcast(float x) {
+  return _mm512_set1_ps(x);
+}
+LOKO_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+LOKO_INLINE __mmask16 firstLanes(int n) {
+  return (__mmask16)((1u << n) - 1u);
+}
 LOKO_INLINE Vec loadPartial(const float* p, int n) {
   return _mm512_maskz_loadu_ps(firstLanes(n), p);
 }
@@ -40,11 +51,16 @@ LOKO_INLINE Vec zipHigh(Vec a, Vec b) {
   return _mm512_permutex2var_ps(a, lanes, b);
 }
 
+// Each builds on the one before.
 #include "cpu/kernels_math.inc.h"
+
 #include "cpu/kernels_gemm.inc.h"
+
+#include "cpu/kernels_ops.inc.h"
 
 }  // namespace
 
 const Kernels kAvx512Kernels = makeKernels("avx512");
+const OpKernels kAvx512OpKernels = makeOpKernels();
 
 }  // namespace loko::cpu

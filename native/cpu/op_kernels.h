@@ -1,0 +1,79 @@
+// The kernels of the operations other than the matrix product, one table per instruction set. Plain
+// data only, for the reason that kernels.h gives.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace loko::cpu {
+
+// One row: xhat = (x - mean) * rstd, y = xhat * gamma + beta. xhat and rstd may be null.
+struct LayerNormRow {
+  const float* x;
+  const float* gamma;
+  const float* beta;
+  float* y;
+  float* xhat;
+  float* rstd;
+  int columns;
+  float eps;
+};
+
+// One row: dx (+)= rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * gamma.
+struct LayerNormBackwardRow {
+  const float* dy;
+  const float* gamma;
+  const float* xhat;
+  float* dx;
+  float rstd;
+  int columns;
+  bool accumulate;
+};
+
+// out[i * rightRows + j] = sum over columns of left[i] * weights * right[j]; weights null: ones.
+struct GramBlock {
+  const float* left;   // row i at left + i * ld
+  const float* right;
+  std::ptrdiff_t ld;
+  const float* weights;
+  int columns;
+  int leftRows;        // 1 .. OpKernels::gramBlockRows
+  int rightRows;
+  float* out;
+};
+
+// theta += p * step where step is not zero; p <- p (1 - p q), or p / (1 + p q) when variational;
+// then at least floor. A zero step and a zero q leave theta and p as they are, to the bit.
+struct KalmanColumns {
+  float* theta;
+  float* p;
+  const float* step;
+  const float* q;
+  std::int64_t n;
+  float floor;
+  bool variational;
+};
+
+constexpr int kMaxGramBlockRows = 5;
+
+struct OpKernels {
+  void (*layerNorm)(const LayerNormRow&);
+  void (*layerNormBackward)(const LayerNormBackwardRow&);
+  void (*softmax)(float* row, int n);                           // in place
+  void (*multiply)(float* y, const float* x, std::int64_t n);  // y *= x
+
+  int gramBlockRows;  // rows whose products fit the registers, at most kMaxGramBlockRows
+  void (*gramBlock)(const GramBlock&);
+
+  // q[j] += sum over i < rows of tile[i * stride + j]^2 for j < columns.
+  void (*addSquares)(float* q, const float* tile, int stride, int rows, int columns);
+  std::int64_t (*kalmanColumns)(const KalmanColumns&);  // returns how many the floor caught
+};
+
+extern const OpKernels kGenericOpKernels;
+#if defined(__x86_64__)
+extern const OpKernels kAvx2OpKernels;
+extern const OpKernels kAvx512OpKernels;
+#endif
+
+}  // namespace loko::cpu
