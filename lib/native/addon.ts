@@ -79,24 +79,36 @@ export interface NativeAdapter {
 export interface NativeSession {
   load(): Promise<void>;
   setAdapter(adapter: NativeAdapter): Promise<void>;
-  /** Logits [B * m]. */
-  forward(pixelValues: Float32Array, batch: number): Promise<Float32Array>;
-  /** [B * m * n]. */
+  // Inputs are copied before a call returns. Outputs are written into an array that the caller
+  // allocates and must not look at before the promise resolves: V8 turns a failed allocation into a
+  // RangeError here, and into the end of the process in native code.
+
+  /** Fills `logits` [B * m]. */
+  forward(pixelValues: Float32Array, batch: number, logits: Float32Array): Promise<void>;
+  /** Fills `jacobian` [B * m * n]. */
   jacobian(
     pixelValues: Float32Array,
     batch: number,
     of: "logits" | "softmax",
-  ): Promise<Float32Array>;
-  readParameters(): Promise<Float32Array>;
+    jacobian: Float32Array,
+  ): Promise<void>;
+  readParameters(values: Float32Array): Promise<void>;
   writeParameters(values: Float32Array): Promise<void>;
-  /** A handle that only `step` of the same session takes; its state is allocated by the first step. */
+  /**
+   * A handle that only `step` of the same session takes; its state is allocated by the first step.
+   * Throws ERR_OPTION for options that have no meaning together.
+   */
   createOptimizer(options: NativeOptimizerOptions): NativeOptimizer;
-  /** One training step: one crossing. `labels` are class indices [B]; `values` float targets [B * m]. */
+  /**
+   * One training step: one crossing. `targets` are class indices [B] or float targets [B * m]; `logits`
+   * [B * m] receives the prediction from before anything was learned.
+   */
   step(
     optimizer: NativeOptimizer,
     pixelValues: Float32Array,
     batch: number,
     targets: Int32Array | Float32Array,
+    logits: Float32Array,
   ): Promise<NativeStepResult>;
   /** Idempotent. A step that runs is finished first; its promise still settles. */
   dispose(): void;
@@ -113,31 +125,35 @@ export type NativeOptimizerOptions =
   | ({ kind: "loko" } & NativeLokoOptions)
   | ({ kind: "sgd" | "adagrad" | "rmsprop" | "adam" | "adamw" } & NativeGradientOptions);
 
-/** Every field is set by `lib/optim`; meanings and defaults are documented on `LoKOOptions`. */
+/**
+ * As LokoOptions in native/filter/loko_options.h, which owns the defaults; an absent field takes its
+ * default there. Meanings for users are on `LoKOOptions` in lib/optim.
+ */
 export interface NativeLokoOptions {
-  observation: "softmax" | "categorical" | "logits" | "regression";
-  rank: "exact" | "auto" | number;
-  rankEpsilon: number;
-  noise: "ema" | "model" | "residual" | "fixed";
-  beta: number;
-  r0: number;
-  gamma: number;
-  processNoise: number;
-  processNoiseRatio: number;
+  observation?: "softmax" | "categorical" | "logits" | "regression";
+  observationRank?: "exact" | "auto" | number;
+  /** Only with `observationRank`. */
+  rankEpsilon?: number;
+  noise?: "ema" | "model" | "residual" | "fixed";
+  beta?: number;
+  r0?: number;
+  gamma?: number;
+  q?: number;
+  qRatio?: number;
   /** Infinity: no cap. */
-  pMax: number;
-  pMin: number;
+  pMax?: number;
+  pMinRatio?: number;
   /** Infinity: off. */
-  trustRegion: number;
-  /** A number, `"auto"`, or one number per parameter group. */
-  p0: "auto" | number | { a: number; b: number; head: number };
-  tau: number;
-  covariance: "fdekf" | "vdekf";
+  trustRegion?: number;
+  p0?: "auto" | number | { a: number; b: number; head: number };
+  tau?: number;
+  covariance?: "fdekf" | "vdekf";
 }
 
+/** As GradientOptions in native/filter/gradient_optimizer.h, with the defaults of torch.optim. */
 export interface NativeGradientOptions {
-  lr: number;
-  weightDecay: number;
+  lr?: number;
+  weightDecay?: number;
   beta1?: number;
   beta2?: number;
   eps?: number;
@@ -146,15 +162,16 @@ export interface NativeGradientOptions {
   dampening?: number;
   nesterov?: boolean;
   lrDecay?: number;
+  initialAccumulator?: number;
   alpha?: number;
   centered?: boolean;
 }
 
 export interface NativeStepResult {
-  /** Prior logits [B * m]: the prediction before anything is learned. */
-  logits: Float32Array;
+  /** Index of the largest logit of each sample, before anything was learned. */
+  predictions: Int32Array;
   loss: number;
-  /** Samples of the batch predicted correctly; -1 for float targets. */
+  /** Samples of the batch predicted correctly; 0 for float targets. */
   correct: number;
   /** Cotangent rows propagated. */
   rows: number;
@@ -168,15 +185,24 @@ export interface NativeStepResult {
     nis: number;
     /** Factor applied by the trust region, 1 where it did not act. */
     trustScale: number;
-    jitters: number;
+    /** What had to be added to the diagonal of S; 0 almost always. */
+    jitter: number;
+    /** (largest / smallest Cholesky pivot)^2, a lower bound of the condition of S. */
+    pivotRatio: number;
+    /** Entries of p that the floor caught in this step. */
     floored: number;
     pMean: number;
     pMin: number;
     pMax: number;
-    conditionEstimate: number;
   };
 }
 
 export interface NativeDeviceInfo {
-  cpu: { isa: string; available: readonly string[]; threads: number };
+  cpu: {
+    /** Null when LOKO_CPU_ISA names one that does not exist here; `problem` then says so. */
+    isa: string | null;
+    problem?: string;
+    available: readonly string[];
+    threads: number;
+  };
 }

@@ -1,0 +1,52 @@
+#include "addon/model_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/status.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/pool.h"
+#include "ref/ref_backend.h"
+
+namespace loko::addon {
+
+namespace {
+
+std::unique_ptr<Backend> makeBackend(const std::string& device, int threads) {
+  if (device == "cpu") return cpu::makeCpuBackend(threads > 0 ? threads : cpu::defaultThreads());
+  if (device == "ref") return ref::makeRefBackend();
+  throw Error(ErrorCode::kDeviceUnavailable, "This build has no device \"" + device + "\"");
+}
+
+}  // namespace
+
+ModelState::ModelState(ModelConfig config)
+    : engine_(std::make_unique<Engine>(makeBackend(config.device, config.threads),
+                                       std::move(config.graph), std::move(config.store),
+                                       config.seed)) {}
+
+ModelState::~ModelState() {
+  // A handle that JavaScript still holds keeps its slot, but not the arrays of a backend that ends.
+  for (const auto& slot : slots_) slot->optimizer.reset();
+}
+
+void ModelState::freeAbandoned() {
+  const auto abandoned = [](const std::shared_ptr<OptimizerSlot>& slot) {
+    if (slot->abandoned) slot->optimizer.reset();
+    return slot->abandoned.load();
+  };
+  slots_.erase(std::remove_if(slots_.begin(), slots_.end(), abandoned), slots_.end());
+}
+
+StepResult ModelState::step(const std::shared_ptr<OptimizerSlot>& slot,
+                            const std::vector<float>& pixels, int batch, const Targets& targets) {
+  freeAbandoned();
+  if (slot->optimizer == nullptr) {
+    slot->optimizer = slot->make(engine_->backend());
+    slots_.push_back(slot);
+  }
+  engine_->setBatch(pixels.data(), batch);
+  return slot->optimizer->step(*engine_, targets);
+}
+
+}  // namespace loko::addon
