@@ -1,0 +1,327 @@
+// The backward operations of the specification against differences of its forward operations. The
+// other backends are compared with the specification, so this is where the chain rule is proved.
+//
+// Everything runs in long double with the step h = eps^(1/3), which balances the truncation h^2
+// against the rounding eps / h. Both are then eps^(2/3) times values and third derivatives of order
+// 1 to 1000, hence the tolerance 1000 eps^(2/3): 2e-10 on x86-64 (eps = 1.1e-19), 4e-8 where long
+// double is double.
+
+#include <limits>
+
+#include "op_harness.h"
+
+namespace loko::test {
+
+namespace {
+
+using Real = long double;
+const Real kEpsilon = std::numeric_limits<Real>::epsilon();
+const Real kStep = std::cbrt(kEpsilon);
+const Real kTolerance = 1000 * kStep * kStep;
+
+/// Forward steps with one output, the backward steps that belong to them, and what those
+/// differentiate with respect to.
+struct Chain {
+  Chain(int batch, int rows) : op(batch, rows) {}
+
+  View input(int rows, int cols) { return op.read(Axis::kSamples, rows, cols); }
+  View cotangent(int rows, int cols) { return op.read(Axis::kSegments, rows, cols); }
+  ParameterOffset block(std::int64_t count) {
+    blocks.emplace_back(op.parameters(count), count);
+    return blocks.back().first;
+  }
+  LoraSite site(int rank, int in, int outBegin, int outEnd, int hBegin) {
+    const LoraSite result = op.site(rank, in, outBegin, outEnd, hBegin);
+    blocks.emplace_back(result.a, std::int64_t{rank} * in);
+    blocks.emplace_back(result.b, std::int64_t{outEnd - outBegin} * rank);
+    return result;
+  }
+
+  OpCase op;
+  std::vector<Step> forward, backward;
+  View output, seed;                          // seed [segments, rows, cols]: cotangent of output
+  std::vector<std::pair<View, View>> inputs;  // an activation and its cotangent
+  std::vector<std::pair<ParameterOffset, std::int64_t>> blocks;  // in theta and in the Jacobian
+  bool accumulates = false;  // backward adds to what the cotangents of the inputs held before
+};
+
+/// Runs forward; <seed, output> of every segment.
+std::vector<Real> evaluate(const Chain& chain, ref::Memory<Real>& memory) {
+  const Frame& frame = chain.op.frame;
+  for (const Step& step : chain.forward) runSpecification(step, frame, memory);
+  const auto y = memory(chain.output, frame.batch), dy = memory(chain.seed, frame.segments());
+  std::vector<Real> sums(static_cast<std::size_t>(frame.segments()));
+  for (int s = 0; s < frame.segments(); ++s) {
+    for (int t = 0; t < y.rows(); ++t) {
+      for (int c = 0; c < y.cols(); ++c) {
+        sums[static_cast<std::size_t>(s)] += dy(s, t, c) * y(s % frame.batch, t, c);
+      }
+    }
+  }
+  return sums;
+}
+
+/// Derivative of evaluate() with respect to a number inside `memory`.
+std::vector<Real> differentiate(const Chain& chain, ref::Memory<Real>& memory, Real& number) {
+  const Real held = number;
+  number = held + kStep;
+  std::vector<Real> slope = evaluate(chain, memory);
+  number = held - kStep;
+  const std::vector<Real> below = evaluate(chain, memory);
+  number = held;
+  for (std::size_t s = 0; s < slope.size(); ++s) slope[s] = (slope[s] - below[s]) / (2 * kStep);
+  return slope;
+}
+
+Real worstError(const Chain& chain) {
+  const Frame& frame = chain.op.frame;
+  ref::Memory<Real> start = specificationMemory<Real>(chain.op), memory = start;
+  for (const Step& step : chain.forward) runSpecification(step, frame, memory);
+  for (const Step& step : chain.backward) runSpecification(step, frame, memory);
+
+  Real worst = 0;
+  const auto compare = [&](Real found, Real expected) {
+    const Real error = std::fabs(found - expected) / (1 + std::fabs(expected));
+    worst = error <= worst ? worst : error;  // NaN becomes the worst
+  };
+  for (const auto& [input, gradient] : chain.inputs) {
+    const auto number = start(input, frame.batch), held = start(gradient, frame.segments());
+    const auto found = memory(gradient, frame.segments());
+    for (int b = 0; b < frame.batch; ++b) {
+      for (int t = 0; t < input.rows; ++t) {
+        for (int c = 0; c < input.cols; ++c) {
+          const std::vector<Real> slope = differentiate(chain, start, number(b, t, c));
+          for (int s = 0; s < frame.segments(); ++s) {
+            const Real expected = slope[static_cast<std::size_t>(s)];
+            if (s % frame.batch != b) {
+              compare(0, expected);  // samples do not meet
+            } else {
+              compare(found(s, t, c), expected + (chain.accumulates ? held(s, t, c) : 0));
+            }
+          }
+        }
+      }
+    }
+  }
+  for (const auto& [offset, count] : chain.blocks) {
+    for (ParameterOffset i = offset; i < offset + count; ++i) {
+      const std::vector<Real> slope =
+          differentiate(chain, start, start.theta[static_cast<std::size_t>(i)]);
+      Real sum = 0;
+      for (int s = 0; s < frame.segments(); ++s) {
+        sum += slope[static_cast<std::size_t>(s)];
+        if (!frame.reduce) {
+          compare(*memory.jacobianBlock(frame, s, i, 1), slope[static_cast<std::size_t>(s)]);
+        }
+      }
+      if (frame.reduce) compare(*memory.jacobianBlock(frame, 0, i, 1), sum);
+    }
+  }
+  return worst;
+}
+
+/// One and several samples and cotangent rows, kept apart and reduced.
+template <class Build>
+void checkGradients(const Build& build) {
+  for (const auto& [batch, rows] : {Segments{1, 1}, Segments{1, 3}, Segments{3, 2}}) {
+    for (const bool reduce : {false, true}) {
+      Chain chain(batch, rows);
+      build(chain);
+      if (reduce) chain.op.reduce();
+      CAPTURE(batch);
+      CAPTURE(rows);
+      CAPTURE(reduce);
+      CHECK(static_cast<double>(worstError(chain)) <= static_cast<double>(kTolerance));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("LoraBackward and LinearBackward are the derivative of a fused linear with two sites") {
+  for (const bool accumulate : {false, true}) {
+    checkGradients([&](Chain& chain) {
+      const int rows = 3, in = 5, out = 7;
+      LoraDown down;
+      Linear linear;
+      down.x = linear.x = chain.input(rows, in);
+      down.h = linear.h = chain.input(rows, 5);
+      down.sites = linear.sites = {chain.site(2, in, 0, 3, 0), chain.site(3, in, 4, 7, 2)};
+      linear.y = chain.output = chain.input(rows, out);
+      linear.weight = chain.op.matrix(out, in, Orientation::kForward);
+      linear.bias = chain.op.vector(out);
+      chain.forward = {down, linear};
+
+      chain.seed = chain.cotangent(rows, out);
+      LoraBackward lora;
+      LinearBackward back;
+      lora.dy = back.dy = chain.seed;
+      lora.x = down.x;
+      lora.h = down.h;
+      lora.u = back.u = chain.cotangent(rows, 5);
+      lora.sites = back.sites = down.sites;
+      back.dx = chain.cotangent(rows, in);
+      back.accumulate = chain.accumulates = accumulate;
+      back.weight = chain.op.matrix(out, in, Orientation::kBackward);
+      auto& weights = chain.op.weights;
+      weights[static_cast<std::size_t>(back.weight)].values =
+          weights[static_cast<std::size_t>(linear.weight)].values;
+      chain.backward = {lora, back};
+      chain.inputs = {{linear.x, back.dx}};
+    });
+  }
+}
+
+TEST_CASE("WeightBackward is the derivative with respect to a trained weight and bias") {
+  checkGradients([](Chain& chain) {
+    const int rows = 4, in = 3, out = 5;
+    Linear linear;
+    linear.x = chain.input(rows, in);
+    linear.y = chain.output = chain.input(rows, out);
+    linear.trainedWeight = chain.block(out * in);
+    linear.trainedBias = chain.block(out);
+    chain.forward = {linear};
+    chain.seed = chain.cotangent(rows, out);
+    LinearBackward back;
+    back.dy = chain.seed;
+    back.dx = chain.cotangent(rows, in);
+    back.trainedWeight = linear.trainedWeight;
+    chain.backward = {WeightBackward{chain.seed, linear.x, linear.trainedWeight,
+                                     linear.trainedBias},
+                      back};
+    chain.inputs = {{linear.x, back.dx}};
+  });
+}
+
+TEST_CASE("actGrad is the derivative of every activation, folded into LinearBackward or apart") {
+  for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
+                                      Activation::kRelu, Activation::kQuickGelu}) {
+    CAPTURE(static_cast<int>(activation));
+    for (const bool fused : {false, true}) {
+      checkGradients([&](Chain& chain) {
+        const int rows = 3, in = 4, hidden = 6, out = 5;
+        Linear first, second;
+        first.x = chain.input(rows, in);
+        first.y = second.x = chain.input(rows, hidden);
+        first.trainedWeight = chain.block(hidden * in);
+        first.activation = activation;
+        first.actGrad = chain.input(rows, hidden);
+        first.residual = chain.input(rows, hidden);
+        second.y = chain.output = chain.input(rows, out);
+        second.trainedWeight = chain.block(out * hidden);
+        chain.forward = {first, second};
+
+        chain.seed = chain.cotangent(rows, out);
+        LinearBackward secondBack, firstBack;
+        secondBack.dy = chain.seed;
+        secondBack.dx = firstBack.dy = chain.cotangent(rows, hidden);
+        secondBack.trainedWeight = second.trainedWeight;
+        firstBack.trainedWeight = first.trainedWeight;
+        firstBack.dx = chain.cotangent(rows, in);
+        chain.backward.push_back(
+            WeightBackward{chain.seed, second.x, second.trainedWeight, kNoParameter});
+        if (fused) secondBack.actGrad = first.actGrad;
+        chain.backward.push_back(secondBack);
+        if (!fused) chain.backward.push_back(ActivationBackward{firstBack.dy, first.actGrad});
+        chain.backward.push_back(
+            WeightBackward{firstBack.dy, first.x, first.trainedWeight, kNoParameter});
+        chain.backward.push_back(firstBack);
+        // The cotangent of the residual is that of the pre-activation.
+        chain.inputs = {{first.x, firstBack.dx}, {first.residual, firstBack.dy}};
+      });
+    }
+  }
+}
+
+TEST_CASE("LayerNormBackward is the derivative of LayerNorm, written or accumulated") {
+  for (const bool accumulate : {false, true}) {
+    for (const int cols : {1, 2, 7}) {
+      checkGradients([&](Chain& chain) {
+        LayerNorm norm;
+        norm.eps = 0.1f;  // not negligible: it must enter the derivative too
+        norm.x = chain.input(3, cols);
+        norm.y = chain.output = chain.input(3, cols);
+        norm.xhat = chain.input(3, cols);
+        norm.rstd = chain.input(3, 1);
+        norm.gamma = chain.op.vector(cols);
+        norm.beta = chain.op.vector(cols);
+        chain.forward = {norm};
+        chain.seed = chain.cotangent(3, cols);
+        LayerNormBackward back;
+        back.dy = chain.seed;
+        back.dx = chain.cotangent(3, cols);
+        back.xhat = norm.xhat;
+        back.rstd = norm.rstd;
+        back.gamma = norm.gamma;
+        back.accumulate = chain.accumulates = accumulate;
+        chain.backward = {back};
+        chain.inputs = {{norm.x, back.dx}};
+      });
+    }
+  }
+}
+
+TEST_CASE("AttentionBackward is the derivative of Attention, for all tokens and for the first") {
+  struct Shape {
+    int queries, keys, heads, width;
+  };
+  for (const Shape& shape : {Shape{4, 4, 2, 3}, Shape{1, 5, 3, 2}, Shape{1, 1, 1, 1}}) {
+    for (const bool kept : {false, true}) {
+      checkGradients([&](Chain& chain) {
+        const int cols = shape.heads * shape.width;
+        Attention attention;
+        attention.heads = shape.heads;
+        attention.scale = 0.625f;
+        attention.q = chain.input(shape.queries, cols);
+        attention.k = chain.input(shape.keys, cols);
+        attention.v = chain.input(shape.keys, cols);
+        attention.o = chain.output = chain.input(shape.queries, cols);
+        if (kept) attention.probs = chain.input(shape.heads * shape.queries, shape.keys);
+        chain.forward = {attention};
+        chain.seed = chain.cotangent(shape.queries, cols);
+        AttentionBackward back;
+        back.heads = attention.heads;
+        back.scale = attention.scale;
+        back.q = attention.q;
+        back.k = attention.k;
+        back.v = attention.v;
+        back.o = attention.o;
+        back.probs = attention.probs;
+        back.dout = chain.seed;
+        back.dq = chain.cotangent(shape.queries, cols);
+        back.dk = chain.cotangent(shape.keys, cols);
+        back.dv = chain.cotangent(shape.keys, cols);
+        chain.backward = {back};
+        chain.inputs = {{attention.q, back.dq}, {attention.k, back.dk}, {attention.v, back.dv}};
+      });
+    }
+  }
+}
+
+TEST_CASE("AddRows is the derivative of reading only the first row of a value twice") {
+  // y = W x[first row]; the residual stream hands dy W to row 0 and passes its own cotangent on.
+  checkGradients([](Chain& chain) {
+    const int rows = 4, cols = 3;
+    Linear linear;
+    const View x = chain.input(rows, cols);
+    linear.x = x;
+    linear.x.rows = 1;
+    linear.residual = linear.x;
+    linear.y = chain.output = chain.input(1, cols);
+    linear.trainedWeight = chain.block(cols * cols);
+    chain.forward = {linear};
+    chain.seed = chain.cotangent(1, cols);
+    LinearBackward back;
+    back.dy = chain.seed;
+    const View dx = chain.cotangent(rows, cols);
+    back.dx = dx;
+    back.dx.rows = 1;
+    back.trainedWeight = linear.trainedWeight;
+    back.accumulate = true;
+    chain.backward = {ClearRows{dx}, back, AddRows{chain.seed, dx},
+                      WeightBackward{chain.seed, linear.x, linear.trainedWeight, kNoParameter}};
+    chain.inputs = {{x, dx}};
+  });
+}
+
+}  // namespace loko::test

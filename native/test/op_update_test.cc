@@ -1,0 +1,360 @@
+// Gram matrices and the updates of theta and p, in every backend against the specification.
+
+#include <numeric>
+
+#include "op_harness.h"
+
+namespace loko::test {
+
+namespace {
+
+constexpr int kRowCounts[] = {1, 2, 3, 8, 9, 16, 17, 40, 99};
+constexpr std::int64_t kSizes[] = {1, 7, 500, 1031};  // below and beyond blocks, never a multiple
+
+std::vector<float> draws(std::size_t count, std::mt19937& random, double mean, double spread) {
+  std::normal_distribution<double> normal(mean, spread);
+  std::vector<float> result(count);
+  for (float& value : result) value = static_cast<float>(normal(random));
+  return result;
+}
+
+/// A Jacobian G [rows, n], theta, and p positive over four decades, as the filter meets them.
+struct Problem {
+  Problem(int rowCount, std::int64_t parameters)
+      : rows(rowCount), n(parameters), random(static_cast<unsigned>(rowCount * 7919 + parameters)) {
+    jacobian = draws(static_cast<std::size_t>(rows * n), random, 0, 1);
+    theta = draws(static_cast<std::size_t>(n), random, 0, 1);
+    for (const float exponent : draws(static_cast<std::size_t>(n), random, -2, 1)) {
+      p.push_back(std::pow(10.0f, exponent));
+    }
+  }
+
+  template <class T>
+  ref::Memory<T> memory() const {
+    ref::Memory<T> result;
+    for (const float value : jacobian) result.jacobian.push_back(T(value));
+    for (const float value : theta) result.theta.push_back(T(value));
+    result.parameters = n;
+    return result;
+  }
+  template <class T>
+  std::vector<T> covariance() const {
+    std::vector<T> result;
+    for (const float value : p) result.push_back(T(value));
+    return result;
+  }
+
+  int rows;
+  std::int64_t n;
+  std::mt19937 random;
+  std::vector<float> jacobian, theta, p;
+};
+
+/// A backend that holds a problem; kGuardRows rows and as many parameters of theta lie behind it.
+struct Loaded {
+  static constexpr int kGuard = 2;
+
+  Loaded(const Candidate& candidate, int threads, const Problem& problem)
+      : backend(candidate.make(threads)), n(problem.n) {
+    std::vector<float> rows = problem.jacobian, theta = problem.theta;
+    rows.resize(rows.size() + static_cast<std::size_t>(kGuard * n), std::nanf(""));
+    theta.resize(theta.size() + kGuard, std::nanf(""));
+    backend->reserve(Space::kTheta, n + kGuard);
+    backend->write(Space::kTheta, 0, theta.data(), n + kGuard);
+    backend->reserveJacobian(problem.rows + kGuard, n);
+    backend->write(Space::kJacobian, 0, rows.data(), (problem.rows + kGuard) * n);
+    p = backend->makeState(n, 0);
+    const std::vector<double> values(problem.p.begin(), problem.p.end());
+    backend->writeState(*p, values.data());
+    backend->prepare({Gram{0, n}}, {1, problem.rows, problem.rows});
+  }
+
+  std::vector<double> covariance() const {
+    std::vector<double> result(static_cast<std::size_t>(n));
+    backend->readState(*p, result.data());
+    return result;
+  }
+  std::vector<double> theta() const {
+    std::vector<double> result(static_cast<std::size_t>(n + kGuard));
+    View all;
+    all.space = Space::kTheta;
+    all.rows = 1;
+    all.cols = static_cast<int>(result.size());
+    backend->readView(all, 1, result.data());
+    for (int i = 0; i < kGuard; ++i) {
+      CHECK(std::isnan(result.back()));
+      result.pop_back();
+    }
+    return result;
+  }
+
+  std::unique_ptr<Backend> backend;
+  std::int64_t n;
+  std::unique_ptr<StateArray> p;
+};
+
+std::vector<double> gramOf(Loaded& loaded, const Problem& problem, bool weighted,
+                           const std::vector<Gram>& parts) {
+  std::vector<double> gram(static_cast<std::size_t>(problem.rows * problem.rows), 0.0);
+  Frame frame;
+  frame.gram = gram.data();
+  frame.gramRows = problem.rows;
+  frame.gramWeights = weighted ? loaded.p.get() : nullptr;
+  for (const Gram& part : parts) loaded.backend->run(part, frame);
+  return gram;
+}
+
+/// Lower-triangular inverse of the Cholesky factor of G diag(p) G^T + I, as a filter would pass it,
+/// rounded to single precision so that no backend loses anything by holding it so.
+std::vector<double> whitening(const Problem& problem) {
+  const int k = problem.rows;
+  const ref::Memory<double> memory = problem.memory<double>();
+  const std::vector<double> p = problem.covariance<double>();
+  std::vector<double> factor(static_cast<std::size_t>(k * k), 0.0), inverse = factor;
+  const auto l = [&](int i, int j) -> double& { return factor[static_cast<std::size_t>(i * k + j)]; };
+  const auto root = [&](int i, int j) -> double& {
+    return inverse[static_cast<std::size_t>(i * k + j)];
+  };
+  for (int j = 0; j < k; ++j) {
+    for (int i = j; i < k; ++i) {
+      double sum = ref::gramEntry(memory, i, j, 0, problem.n, p.data()) + (i == j ? 1 : 0);
+      for (int c = 0; c < j; ++c) sum -= l(i, c) * l(j, c);
+      l(i, j) = i == j ? std::sqrt(sum) : sum / l(j, j);
+    }
+  }
+  for (int j = 0; j < k; ++j) {
+    for (int i = j; i < k; ++i) {
+      double sum = i == j ? 1 : 0;
+      for (int c = j; c < i; ++c) sum -= l(i, c) * root(c, j);
+      root(i, j) = sum / l(i, i);
+    }
+  }
+  for (double& value : inverse) value = static_cast<float>(value);
+  return inverse;
+}
+
+}  // namespace
+
+TEST_CASE("Gram adds up G diag(p) G^T over column ranges, both triangles, for any number of rows") {
+  for (const int rows : kRowCounts) {
+    for (const std::int64_t n : kSizes) {
+      if (rows > 9 && n == kSizes[2]) continue;
+      const Problem problem(rows, n);
+      for (const bool weighted : {false, true}) {
+        const ref::Memory<Bound> memory = problem.memory<Bound>();
+        const std::vector<Bound> p = problem.covariance<Bound>();
+        const std::vector<Gram> parts{{0, n / 3}, {n / 3, n / 3}, {n / 3, n}};
+        for (const Candidate& candidate : candidates()) {
+          CAPTURE(candidate.name);
+          CAPTURE(rows);
+          CAPTURE(n);
+          CAPTURE(weighted);
+          Loaded loaded(candidate, 1, problem);
+          const std::vector<double> gram = gramOf(loaded, problem, weighted, parts);
+          Worst worst;
+          for (int i = 0; i < rows; ++i) {
+            for (int j = 0; j < rows; ++j) {
+              const auto at = static_cast<std::size_t>(i * rows + j);
+              const Bound expected =
+                  ref::gramEntry(memory, i, j, 0, n, weighted ? p.data() : nullptr);
+              worst.add(gram[at], expected, candidate.unitRoundoff, false, "gram", at);
+              CHECK(gram[at] == gram[static_cast<std::size_t>(j * rows + i)]);
+            }
+          }
+          CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
+          for (int threads = 2; threads <= 3; ++threads) {
+            Loaded parallel(candidate, threads, problem);
+            CHECK(gramOf(parallel, problem, weighted, parts) == gram);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Gram sums over many columns in double: its error does not grow with their number") {
+  // 2^18 columns of 1 and, at the end, of 2^-12: single-precision accumulation would lose or bend
+  // the tail; per tile of at most 4,096 terms it is exact.
+  const std::int64_t n = 1 << 18;
+  Problem problem(1, n);
+  std::fill(problem.jacobian.begin(), problem.jacobian.end() - n / 2, 1.0f);
+  std::fill(problem.jacobian.end() - n / 2, problem.jacobian.end(), std::ldexp(1.0f, -12));
+  for (const Candidate& candidate : candidates()) {
+    CAPTURE(candidate.name);
+    Loaded loaded(candidate, 2, problem);
+    CHECK(gramOf(loaded, problem, false, {{0, n}})[0] ==
+          std::ldexp(1.0, 17) + std::ldexp(1.0, 17 - 24));
+  }
+}
+
+TEST_CASE("Gram does nothing when the frame asks for none") {
+  const Problem problem(3, 7);
+  for (const Candidate& candidate : candidates()) {
+    Loaded loaded(candidate, 1, problem);
+    loaded.backend->run(Gram{0, 7}, Frame{});
+  }
+}
+
+TEST_CASE("kalmanUpdate moves theta and p by both rules, and does so for any number of threads") {
+  for (const int rows : kRowCounts) {
+    for (const std::int64_t n : kSizes) {
+      if (rows > 9 && n == kSizes[2]) continue;
+      Problem problem(rows, n);
+      const std::vector<double> root = whitening(problem);
+      const std::vector<float> drawn = draws(static_cast<std::size_t>(rows), problem.random, 0, 1);
+      const std::vector<double> gain(drawn.begin(), drawn.end());
+      for (const CovarianceRule rule :
+           {CovarianceRule::kFullyDecoupled, CovarianceRule::kVariationalDecoupled}) {
+        const KalmanUpdate update{rows, gain.data(), root.data(), rule, std::ldexp(1.0, -40)};
+        ref::Memory<Bound> memory = problem.memory<Bound>();
+        std::vector<Bound> p = problem.covariance<Bound>();
+        const KalmanUpdateResult expected = ref::kalmanUpdate(update, p, memory);
+        REQUIRE(expected.floored == 0);
+        for (const Candidate& candidate : candidates()) {
+          CAPTURE(candidate.name);
+          CAPTURE(rows);
+          CAPTURE(n);
+          CAPTURE(static_cast<int>(rule));
+          Loaded loaded(candidate, 1, problem);
+          const KalmanUpdateResult result = loaded.backend->kalmanUpdate(update, *loaded.p);
+          const std::vector<double> theta = loaded.theta(), covariance = loaded.covariance();
+          Worst worst;
+          for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+            worst.add(theta[i], memory.theta[i], candidate.unitRoundoff, false, "theta", i);
+            worst.add(covariance[i], p[i], candidate.unitRoundoff, false, "p", i);
+            CHECK(covariance[i] > 0);
+            CHECK(covariance[i] <= static_cast<double>(problem.p[i]));
+          }
+          CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
+
+          // The result speaks of the p that the backend now holds; sums of n doubles.
+          CHECK(result.floored == 0);
+          CHECK(result.min == *std::min_element(covariance.begin(), covariance.end()));
+          CHECK(result.max == *std::max_element(covariance.begin(), covariance.end()));
+          const double sum = std::accumulate(covariance.begin(), covariance.end(), 0.0);
+          CHECK(std::fabs(result.sum - sum) <= 2e-16 * static_cast<double>(n) * sum);
+
+          for (int threads = 2; threads <= 3; ++threads) {
+            Loaded parallel(candidate, threads, problem);
+            const KalmanUpdateResult same = parallel.backend->kalmanUpdate(update, *parallel.p);
+            CHECK(parallel.theta() == theta);
+            CHECK(parallel.covariance() == covariance);
+            CHECK(same.sum == result.sum);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("kalmanUpdate floors p at p_min and counts the entries that it caught") {
+  // One row g = 1, root = 1: q = 1. p = 1/2 becomes 1/4 or 1/3; p = 1 becomes 0 or 1/2; p = 2^-10
+  // stays below the floor 2^-8 by either rule.
+  for (const Candidate& candidate : candidates()) {
+    CAPTURE(candidate.name);
+    for (int threads = 1; threads <= 3; ++threads) {
+      Problem problem(1, 1000);
+      std::fill(problem.jacobian.begin(), problem.jacobian.end(), 1.0f);
+      for (std::size_t i = 0; i < 1000; ++i) {
+        problem.p[i] = i % 10 == 0 ? 1.0f : i % 10 == 1 ? std::ldexp(1.0f, -10) : 0.5f;
+      }
+      const double one = 1, floor = std::ldexp(1.0, -8);
+      KalmanUpdate update{1, &one, &one, CovarianceRule::kFullyDecoupled, floor};
+      Loaded first(candidate, threads, problem);
+      KalmanUpdateResult result = first.backend->kalmanUpdate(update, *first.p);
+      CHECK(result.floored == 200);
+      CHECK(result.min == floor);
+      CHECK(result.max == 0.25);
+      CHECK(result.sum == 800 * 0.25 + 200 * floor);
+
+      update.rule = CovarianceRule::kVariationalDecoupled;
+      Loaded second(candidate, threads, problem);
+      result = second.backend->kalmanUpdate(update, *second.p);
+      CHECK(result.floored == 100);
+      CHECK(result.max == 0.5);
+      // theta moved by the old p, not by the new one
+      const std::vector<double> theta = second.theta();
+      CHECK(theta[0] == doctest::Approx(static_cast<double>(problem.theta[0]) + 1).epsilon(1e-6));
+    }
+  }
+}
+
+TEST_CASE("predictCovariance inflates p and caps it") {
+  for (const std::int64_t n : kSizes) {
+    const Problem problem(1, n);
+    for (const Candidate& candidate : candidates()) {
+      CAPTURE(candidate.name);
+      std::vector<Bound> expected = problem.covariance<Bound>();
+      ref::predictCovariance(expected, 1.0625, 0.125, 0.25);
+      for (int threads = 1; threads <= 3; ++threads) {
+        Loaded loaded(candidate, threads, problem);
+        loaded.backend->predictCovariance(*loaded.p, 1.0625, 0.125, 0.25);
+        const std::vector<double> p = loaded.covariance();
+        Worst worst;
+        for (std::size_t i = 0; i < p.size(); ++i) {
+          worst.add(p[i], expected[i], candidate.unitRoundoff, false, "p", i);
+          CHECK(p[i] <= 0.25);
+        }
+        CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
+      }
+    }
+  }
+}
+
+TEST_CASE("predictCovariance with gamma 1 and q 0 leaves every bit of p") {
+  const Problem problem(1, 1031);
+  for (const Candidate& candidate : candidates()) {
+    Loaded loaded(candidate, 2, problem);
+    const std::vector<double> before = loaded.covariance();
+    loaded.backend->predictCovariance(*loaded.p, 1, 0, 1e30);
+    CHECK(loaded.covariance() == before);
+  }
+}
+
+TEST_CASE("gradientIsFinite looks at every parameter of row 0 and at no other row") {
+  for (const std::int64_t n : kSizes) {
+    for (const Candidate& candidate : candidates()) {
+      CAPTURE(candidate.name);
+      const Problem problem(2, n);
+      for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+        Loaded loaded(candidate, 2, problem);
+        CHECK(loaded.backend->gradientIsFinite());
+        loaded.backend->write(Space::kJacobian, n, &bad, 1);
+        CHECK(loaded.backend->gradientIsFinite());
+        loaded.backend->write(Space::kJacobian, n - 1, &bad, 1);
+        CHECK_FALSE(loaded.backend->gradientIsFinite());
+      }
+    }
+  }
+}
+
+TEST_CASE("gradientUpdate applies a rule to every parameter with its state, on any thread count") {
+  for (const std::int64_t n : kSizes) {
+    for (const Candidate& candidate : candidates()) {
+      CAPTURE(candidate.name);
+      const Problem problem(1, n);
+      GradientUpdate update;
+      update.rule = GradientUpdate::Rule::kSgd;
+      update.learningRate = 0.5;
+      update.momentum = 0.5;
+      std::vector<double> momentum;
+      for (int threads = 1; threads <= 3; ++threads) {
+        Loaded loaded(candidate, threads, problem);
+        const auto state = loaded.backend->makeState(n, 0);
+        for (update.step = 1; update.step <= 2; ++update.step) {
+          loaded.backend->gradientUpdate(update, {state.get()});
+        }
+        // Momentum g, then 1.5 g: theta - 0.5 g - 0.75 g. Each of the roundings is below the unit
+        // roundoff of the sum of magnitudes.
+        const std::vector<double> theta = loaded.theta();
+        for (std::size_t i = 0; i < theta.size(); ++i) {
+          const double g = problem.jacobian[i], before = problem.theta[i];
+          CHECK(std::fabs(theta[i] - (before - 1.25 * g)) <=
+                4 * candidate.unitRoundoff * (std::fabs(before) + 1.25 * std::fabs(g)));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace loko::test
