@@ -56,10 +56,10 @@ struct ScratchLayout {
     a = rows * depth;
     tailU = rows * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     panel = depth * kPanelColumns;
-    partial = k <= kBlockK ? 0
-                           : std::min<std::size_t>(kPartialFloats,
-                                                   rows * static_cast<std::size_t>(
-                                                              roundUp(n, kPanelColumns)));
+    partial = k <= kBlockK
+                  ? 0
+                  : std::min<std::size_t>(
+                        kPartialFloats, rows * static_cast<std::size_t>(roundUp(n, kPanelColumns)));
   }
   std::size_t total() const { return a + tailU + panel + partial; }
 };
@@ -97,8 +97,8 @@ class Share {
     if (args_.tailV) packTailU();
     const bool single = args_.k <= depth_;
     const int columns =
-        single ? nEnd - nBegin : std::max(kPanelColumns, kPartialFloats / rows_ / kPanelColumns *
-                                                             kPanelColumns);
+        single ? nEnd - nBegin
+               : std::max(kPanelColumns, kPartialFloats / rows_ / kPanelColumns * kPanelColumns);
     for (int n0 = nBegin; n0 < nEnd; n0 += columns) {
       const int n1 = std::min(nEnd, n0 + columns);
       int k0 = 0;
@@ -119,8 +119,7 @@ class Share {
       c_[i] = args_.c.row(row);
       if (e.residual) residual_[i] = e.residual.row(row);
       if (e.multiplier)
-        multiplier_[i] =
-            e.multiplier.row(e.multiplierPeriod > 0 ? row % e.multiplierPeriod : row);
+        multiplier_[i] = e.multiplier.row(e.multiplierPeriod > 0 ? row % e.multiplierPeriod : row);
       if (e.derivative) derivative_[i] = e.derivative.row(row);
     }
   }
@@ -320,8 +319,7 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   std::int64_t best = tiles * panels + 1;
   for (int parts = pool.threads(); parts >= 1; --parts) {
     const std::int64_t rowParts = pool.threads() / parts;
-    const std::int64_t share =
-        ((tiles + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
+    const std::int64_t share = ((tiles + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
     if (share < best) {
       best = share;
       columnParts = parts;
@@ -329,15 +327,15 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   }
   const int rowParts = pool.threads() / columnParts;
 
-  const std::size_t bytes = gemmScratchBytes(args.m, args.n, args.k,
-                                             args.tailV ? args.tailV->rank() : 0);
+  const std::size_t bytes =
+      gemmScratchBytes(args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
   pool.run(
       [&](int part, int) {
         const int i = part / columnParts;
         const int j = part % columnParts;
         const int nBegin = static_cast<int>(panels * j / columnParts) * kPanelColumns;
-        const int nEnd = std::min<int>(
-            args.n, static_cast<int>(panels * (j + 1) / columnParts) * kPanelColumns);
+        const int nEnd =
+            std::min<int>(args.n, static_cast<int>(panels * (j + 1) / columnParts) * kPanelColumns);
         if (nBegin >= nEnd) return;
         Share(kernels, args, reinterpret_cast<float*>(static_cast<char*>(scratch) + part * bytes))
             .run(tiles * i / rowParts, tiles * (i + 1) / rowParts, nBegin, nEnd);

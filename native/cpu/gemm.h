@@ -115,7 +115,7 @@ constexpr int kMaxTailSites = 8;
 class PackedTail {
  public:
   PackedTail() = default;
-  PackedTail(int rank, int n);  // owns its memory
+  PackedTail(int rank, int n);                 // owns its memory
   PackedTail(int rank, int n, float* memory);  // floatCount(rank, n) floats, 64-byte aligned
   static std::size_t floatCount(int rank, int n);
   void pack(const TailSite* sites, int count);  // does not allocate
@@ -181,9 +181,9 @@ struct GemmArgs {
   AOperand a;
   BOperand b;
   MutableRowMap c;
-  RowMap tailU;                      // [M, R]; used when tailV is set
+  RowMap tailU;  // [M, R]; used when tailV is set
   const PackedTail* tailV = nullptr;
-  int tailNBegin = 0;                // first column of V used, a multiple of 32
+  int tailNBegin = 0;  // first column of V used, a multiple of 32
   Epilogue epilogue;
 };
 

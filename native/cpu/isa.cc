@@ -25,7 +25,8 @@ bool isAvailable(Isa isa) {
 
 std::string availableNames() {
   std::string names;
-  for (const Isa isa : availableIsas()) names += (names.empty() ? "" : ", ") + std::string(isaName(isa));
+  for (const Isa isa : availableIsas())
+    names += (names.empty() ? "" : ", ") + std::string(isaName(isa));
   return names;
 }
 
@@ -55,9 +56,9 @@ Isa chooseIsa() {
   if (forced == nullptr || *forced == '\0') return availableIsas().back();
   for (const Isa isa : {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512})
     if (forced == std::string(isaName(isa)) && isAvailable(isa)) return isa;
-  throw Error(ErrorCode::kOption, "LOKO_CPU_ISA must be one of the instruction sets available here (" +
-                                      availableNames() + "), got \"" + forced +
-                                      "\". Unset it to use the widest one.");
+  throw Error(ErrorCode::kOption,
+              "LOKO_CPU_ISA must be one of the instruction sets available here (" +
+                  availableNames() + "), got \"" + forced + "\". Unset it to use the widest one.");
 }
 
 const Kernels& kernels(Isa isa) {

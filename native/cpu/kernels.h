@@ -22,18 +22,18 @@ enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGel
 // One micro-kernel call: tile(rows x nr) = alpha * (sum_k A B [+ partial]) [+ tail], where the
 // parts in brackets are optional.
 struct TileArgs {
-  const float* a;          // packed tile: [ceil(depth / 16)][rows][16]
-  const float* b;          // first of nr columns; row k at b + k * ldb
+  const float* a;  // packed tile: [ceil(depth / 16)][rows][16]
+  const float* b;  // first of nr columns; row k at b + k * ldb
   std::ptrdiff_t ldb;
   int depth;
-  const float* partial;    // rows x nr sums of the earlier K blocks (stride nr), or null
-  float alpha;             // scales the sum over all K blocks; 1 before the last block
-  const float* tailA;      // packed like a, or null; its columns [tailBegin, tailEnd) are used
-  const float* tailB;      // row k at tailB + k * tailLdb
+  const float* partial;  // rows x nr sums of the earlier K blocks (stride nr), or null
+  float alpha;           // scales the sum over all K blocks; 1 before the last block
+  const float* tailA;    // packed like a, or null; its columns [tailBegin, tailEnd) are used
+  const float* tailB;    // row k at tailB + k * tailLdb
   std::ptrdiff_t tailLdb;
   int tailBegin;
   int tailEnd;
-  float* out;              // rows x nr, stride nr; may be the same memory as partial
+  float* out;  // rows x nr, stride nr; may be the same memory as partial
 };
 
 // What happens to a finished rows x columns tile. Row pointers address column 0 of the matrix; null
@@ -44,8 +44,8 @@ struct EpilogueArgs {
   const float* tile;
   int tileStride;
   int rows;
-  int column;              // first column of the tile in the matrix
-  int columns;             // valid columns, at most the tile's width
+  int column;   // first column of the tile in the matrix
+  int columns;  // valid columns, at most the tile's width
   const float* bias;
   float* const* c;
   const float* const* residual;
@@ -59,9 +59,9 @@ constexpr int kMaxTileRows = 14;
 
 struct Kernels {
   const char* name;
-  int vectorWidth;         // floats per vector
-  int tileRows;            // the tallest tile, at most kMaxTileRows
-  int tileColumns;         // nr of tile[]; divides kPanelColumns
+  int vectorWidth;  // floats per vector
+  int tileRows;     // the tallest tile, at most kMaxTileRows
+  int tileColumns;  // nr of tile[]; divides kPanelColumns
   // tile[h - 1] computes h rows. narrowTile is for 16-column panels; it equals tile where
   // tileColumns <= 16.
   void (*tile[kMaxTileRows])(const TileArgs&);

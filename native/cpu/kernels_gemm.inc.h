@@ -1,5 +1,8 @@
 // Micro-kernels, packing and epilogue of the matrix product, written once for all vector widths.
 // See kernels_math.inc.h for what the including unit provides and which rules hold here.
+#pragma once
+
+#include "cpu/kernels_math.inc.h"
 
 // rows x (vectors * kWidth) outputs live in registers through the whole depth. Every element is one
 // chain of multiply-adds over k, whatever the height of the tile: that makes results independent of
@@ -16,7 +19,8 @@ void computeTile(const TileArgs& args) {
   const float* a = args.a;
   const float* b = args.b;
   const std::ptrdiff_t ldb = args.ldb;
-  auto multiplyAdd = [&acc](const float* aColumn, const float* bRow) __attribute__((always_inline)) {
+  auto multiplyAdd = [&acc](const float* aColumn, const float* bRow)
+      __attribute__((always_inline)) {
     Vec bv[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) bv[v] = load(bRow + v * kWidth);
@@ -72,8 +76,9 @@ void packRowsKernel(float* dst, const float* const* src, int rows, int depth) {
     }
     for (int j = 0; k < depth && j < kPackGroup; j += kWidth) {
       const int left = depth - k - j;
-      store(out + j, left >= kWidth ? load(row + k + j)
-                                    : loadPartial(row + k + (left > 0 ? j : 0), left > 0 ? left : 0));
+      store(out + j, left >= kWidth
+                         ? load(row + k + j)
+                         : loadPartial(row + k + (left > 0 ? j : 0), left > 0 ? left : 0));
     }
   }
 }
@@ -206,12 +211,14 @@ constexpr auto tileOrNull() -> void (*)(const TileArgs&) {
     return nullptr;
 }
 
-#define LOKO_ALL_TILES(vectors)                                                         \
-  {tileOrNull<1, vectors>(),  tileOrNull<2, vectors>(),  tileOrNull<3, vectors>(),      \
-   tileOrNull<4, vectors>(),  tileOrNull<5, vectors>(),  tileOrNull<6, vectors>(),      \
-   tileOrNull<7, vectors>(),  tileOrNull<8, vectors>(),  tileOrNull<9, vectors>(),      \
-   tileOrNull<10, vectors>(), tileOrNull<11, vectors>(), tileOrNull<12, vectors>(),     \
-   tileOrNull<13, vectors>(), tileOrNull<14, vectors>()}
+#define LOKO_ALL_TILES(vectors)                                                          \
+  {                                                                                      \
+    tileOrNull<1, vectors>(), tileOrNull<2, vectors>(), tileOrNull<3, vectors>(),        \
+        tileOrNull<4, vectors>(), tileOrNull<5, vectors>(), tileOrNull<6, vectors>(),    \
+        tileOrNull<7, vectors>(), tileOrNull<8, vectors>(), tileOrNull<9, vectors>(),    \
+        tileOrNull<10, vectors>(), tileOrNull<11, vectors>(), tileOrNull<12, vectors>(), \
+        tileOrNull<13, vectors>(), tileOrNull<14, vectors>()                             \
+  }
 
 constexpr int kTileColumns = kTileVectors * kWidth;
 static_assert(kTileRows <= kMaxTileRows && kPanelColumns % kTileColumns == 0);

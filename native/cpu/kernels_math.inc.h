@@ -8,11 +8,20 @@
 // standard library templates or inline functions (the linker may merge them into generic code),
 // reductions in an order that depends on n alone. The unit, not this file, decides the instruction
 // set.
+#pragma once
 
-LOKO_INLINE IntVec bitsOf(Vec v) { return (IntVec)v; }
-LOKO_INLINE Vec fromBits(IntVec v) { return (Vec)v; }
-LOKO_INLINE Vec negate(Vec v) { return fromBits(bitsOf(v) ^ bitsOf(broadcast(-0.0f))); }
-LOKO_INLINE Vec absolute(Vec v) { return fromBits(bitsOf(v) & ~bitsOf(broadcast(-0.0f))); }
+LOKO_INLINE IntVec bitsOf(Vec v) {
+  return (IntVec)v;
+}
+LOKO_INLINE Vec fromBits(IntVec v) {
+  return (Vec)v;
+}
+LOKO_INLINE Vec negate(Vec v) {
+  return fromBits(bitsOf(v) ^ bitsOf(broadcast(-0.0f)));
+}
+LOKO_INLINE Vec absolute(Vec v) {
+  return fromBits(bitsOf(v) & ~bitsOf(broadcast(-0.0f)));
+}
 LOKO_INLINE Vec copySign(Vec magnitude, Vec sign) {
   const IntVec signBit = bitsOf(broadcast(-0.0f));
   return fromBits((bitsOf(magnitude) & ~signBit) | (bitsOf(sign) & signBit));
@@ -80,7 +89,7 @@ LOKO_INLINE Vec tanhVec(Vec x) {
   p = fma(p, s, broadcast(-3.33332819422e-1f));
   const Vec small = fma(p * s, x, x);
   const Vec large = broadcast(1.0f) - broadcast(2.0f) / (expVec(t + t) + broadcast(1.0f));
-  return select(t > broadcast(0.625f), copySign(large, x), small);
+  return copySign(select(t > broadcast(0.625f), large, small), x);
 }
 
 struct Activated {
@@ -112,21 +121,27 @@ LOKO_INLINE Activated gelu(Vec z) {
   return {z * phi, fma(z * broadcast(0.398942280f), e, phi)};
 }
 
+// z sigmoid(w) for w = w(z) with slope dw. With e = e^-|w| nothing cancels: sigmoid' = e / (1 + e)^2.
+LOKO_INLINE Activated gated(Vec z, Vec w, Vec dw) {
+  const Vec one = broadcast(1.0f);
+  const Vec e = expVec(negate(absolute(w)));
+  const Vec inverse = one / (one + e);
+  const Vec sigmoid = select(w < broadcast(0.0f), e * inverse, inverse);
+  return {z * sigmoid, fma(z * (e * inverse * inverse), dw, sigmoid)};
+}
+
 LOKO_INLINE Activated geluTanh(Vec z) {
   const Vec one = broadcast(1.0f);
   const Vec square = z * z;
   const Vec c = broadcast(1.59576912f);  // 2 sqrt(2 / pi): (1 + tanh s) / 2 = sigmoid(2 s)
   const Vec w = c * z * fma(broadcast(0.044715f), square, one);
-  const Vec sigmoid = one / (one + expVec(negate(w)));
   const Vec dw = c * fma(broadcast(0.134145f), square, one);
-  return {z * sigmoid, fma(z * dw, sigmoid * (one - sigmoid), sigmoid)};
+  return gated(z, w, dw);
 }
 
 LOKO_INLINE Activated quickGelu(Vec z) {
-  const Vec one = broadcast(1.0f);
   const Vec c = broadcast(1.702f);
-  const Vec sigmoid = one / (one + expVec(negate(c * z)));
-  return {z * sigmoid, fma(z * c, sigmoid * (one - sigmoid), sigmoid)};
+  return gated(z, c * z, c);
 }
 
 LOKO_INLINE Activated relu(Vec z) {
@@ -209,7 +224,9 @@ float sumArray(const float* x, std::int64_t n) {
 }
 
 // The larger one; NaN from either side stays.
-LOKO_INLINE Vec maximum(Vec m, Vec x) { return select((x > m) | (x != x), x, m); }
+LOKO_INLINE Vec maximum(Vec m, Vec x) {
+  return select((x > m) | (x != x), x, m);
+}
 
 float maxArray(const float* x, std::int64_t n) {
   Vec m = broadcast(-__builtin_inff());
@@ -247,7 +264,8 @@ void axpyArray(float* y, float a, const float* x, std::int64_t n) {
   for (; i + kWidth <= n; i += kWidth) store(y + i, fma(broadcast(a), load(x + i), load(y + i)));
   const int rest = static_cast<int>(n - i);
   if (rest > 0)
-    storePartial(y + i, fma(broadcast(a), loadPartial(x + i, rest), loadPartial(y + i, rest)), rest);
+    storePartial(y + i, fma(broadcast(a), loadPartial(x + i, rest), loadPartial(y + i, rest)),
+                 rest);
 }
 
 void scaleArray(float* y, float a, const float* x, std::int64_t n) {

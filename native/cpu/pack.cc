@@ -15,7 +15,9 @@ constexpr std::size_t kAlignment = 64;
 
 std::size_t paddedColumns(int n) {
   const int rest = n % kPanelColumns;
-  const int last = rest == 0 ? 0 : rest <= kNarrowPanelColumns ? kNarrowPanelColumns : kPanelColumns;
+  const int last = rest == 0                     ? 0
+                   : rest <= kNarrowPanelColumns ? kNarrowPanelColumns
+                                                 : kPanelColumns;
   return static_cast<std::size_t>(n - rest + last);
 }
 
@@ -25,7 +27,9 @@ void checkExtents(int k, int n) {
 
 }  // namespace
 
-void FreeAligned::operator()(float* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
+void FreeAligned::operator()(float* p) const {
+  ::operator delete[](p, std::align_val_t{kAlignment});
+}
 
 AlignedFloats allocateAligned(std::size_t count) {
   void* memory = ::operator new[](std::max<std::size_t>(count, 1) * sizeof(float),
@@ -47,7 +51,8 @@ PackedMatrix::PackedMatrix(int k, int n) : owned_(allocateAligned(floatCount(k, 
 }
 
 PackedMatrix::PackedMatrix(int k, int n, float* memory) : data_(memory), k_(k), n_(n) {
-  LOKO_CHECK(reinterpret_cast<std::uintptr_t>(memory) % kAlignment == 0, "alignment of packed memory");
+  LOKO_CHECK(reinterpret_cast<std::uintptr_t>(memory) % kAlignment == 0,
+             "alignment of packed memory");
   std::memset(memory, 0, floatCount(k, n) * sizeof(float));
 }
 
@@ -81,10 +86,13 @@ void PackedMatrix::unpackTo(float* destination, std::ptrdiff_t ld, WeightLayout 
       destination[layout == WeightLayout::kNK ? n * ld + k : k * ld + n] = get(k, n);
 }
 
-std::size_t PackedTail::floatCount(int rank, int n) { return PackedMatrix::floatCount(rank, n); }
+std::size_t PackedTail::floatCount(int rank, int n) {
+  return PackedMatrix::floatCount(rank, n);
+}
 
 PackedTail::PackedTail(int rank, int n)
-    : matrix_(rank, n), ranges_(static_cast<std::size_t>((n + kPanelColumns - 1) / kPanelColumns)) {}
+    : matrix_(rank, n),
+      ranges_(static_cast<std::size_t>((n + kPanelColumns - 1) / kPanelColumns)) {}
 
 PackedTail::PackedTail(int rank, int n, float* memory)
     : matrix_(rank, n, memory),

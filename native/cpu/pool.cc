@@ -30,7 +30,9 @@ class SignalsBlocked {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &previous_);
   }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+  ~SignalsBlocked() {
+    pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
+  }
 
  private:
   sigset_t previous_;
@@ -58,7 +60,9 @@ ThreadPool::ThreadPool(int threads) : threads_(threads) {
   }
 }
 
-ThreadPool::~ThreadPool() { stop(); }
+ThreadPool::~ThreadPool() {
+  stop();
+}
 
 void ThreadPool::stop() noexcept {
   const auto number = static_cast<std::uint32_t>(region_.load());

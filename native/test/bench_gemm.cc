@@ -1,0 +1,221 @@
+// Share of the FMA peak that the GEMM reaches, both measured in this process in alternating rounds.
+//
+//   loko_bench_gemm [--threads N] [--rounds N] [--require SHARE]
+//
+// --require fails (exit code 1) when 128 x 768 x 768 on one thread stays below SHARE of the peak. The
+// figure compared is the median over rounds of GEMM rate / peak rate of the same round: the clock
+// frequency and what neighbours take from the machine change from round to round and act on both
+// measurements of one round alike, so the ratio is far steadier than either rate; a best-of would
+// let one lucky round pass.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "cpu/gemm.h"
+#include "cpu/isa.h"
+#include "cpu/pool.h"
+
+namespace {
+
+using namespace loko::cpu;
+
+struct Options {
+  int threads = 2;
+  int rounds = 25;
+  double require = 0;
+};
+
+struct Shape {
+  const char* name;
+  int m, n, k;
+  bool transposedA;
+  bool packedB;
+};
+
+constexpr Shape kShapes[] = {
+    {"128 x 768 x 768", 128, 768, 768, false, true},
+    {"197 x 768 x 768", 197, 768, 768, false, true},
+    {"128 x 3072 x 768", 128, 3072, 768, false, true},
+    {"128 x 768 x 3072", 128, 768, 3072, false, true},
+    {"16 x 768 x 128, A transposed, B in place", 16, 768, 128, true, false},
+    {"128 x 16 x 768", 128, 16, 768, false, true},
+    {"1 x 768 x 768", 1, 768, 768, false, true},
+};
+
+// One thread is timed by the processor time that it got, which leaves out what other processes took
+// meanwhile; several threads by the wall clock.
+double now(int threads) {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+  if (threads == 1) {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+#else
+  static_cast<void>(threads);
+#endif
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+template <typename Work>
+double secondsOf(const ThreadPool& pool, Work&& work) {
+  const double begin = now(pool.threads());
+  work();
+  return now(pool.threads()) - begin;
+}
+
+AlignedFloats randomFloats(std::size_t count) {
+  AlignedFloats values = allocateAligned(count);
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    state = state * 1664525u + 1013904223u;
+    values[i] = static_cast<float>(state >> 8) / (1 << 24) - 0.5f;
+  }
+  return values;
+}
+
+// One product with its own operands, ready to run.
+class Product {
+ public:
+  Product(const Shape& shape, const Kernels& kernels, ThreadPool& pool)
+      : kernels_(kernels),
+        pool_(pool),
+        a_(randomFloats(static_cast<std::size_t>(shape.m) * shape.k)),
+        b_(randomFloats(static_cast<std::size_t>(shape.k) * shape.n)),
+        c_(allocateAligned(static_cast<std::size_t>(shape.m) * shape.n)),
+        packed_(shape.k, shape.n) {
+    packed_.pack(b_.get(), shape.n, WeightLayout::kKN);
+    args_.m = shape.m;
+    args_.n = shape.n;
+    args_.k = shape.k;
+    args_.a.transposed = shape.transposedA;
+    args_.a.rows = {a_.get(), shape.transposedA ? shape.m : shape.k};
+    if (shape.packedB) {
+      args_.b.packed = &packed_;
+    } else {
+      args_.b.data = b_.get();
+      args_.b.ld = shape.n;
+    }
+    args_.c = {c_.get(), shape.n};
+    scratch_ = allocateAligned(static_cast<std::size_t>(pool.threads()) *
+                               gemmScratchBytes(shape.m, shape.n, shape.k, 0) / sizeof(float));
+    work_ = 2.0 * shape.m * shape.n * shape.k;
+  }
+
+  double work() const { return work_; }
+  // Operations per second over `repeats` runs.
+  double rate(int repeats) {
+    return work_ * repeats / secondsOf(pool_, [&] {
+             for (int i = 0; i < repeats; ++i) gemm(kernels_, pool_, args_, scratch_.get());
+           });
+  }
+
+ private:
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  AlignedFloats a_, b_, c_, scratch_;
+  PackedMatrix packed_;
+  GemmArgs args_;
+  double work_ = 0;
+};
+
+double peakRate(const Kernels& kernels, ThreadPool& pool, std::int64_t iterations) {
+  std::vector<double> operations(static_cast<std::size_t>(pool.threads()));
+  std::vector<float> sinks(operations.size());
+  const double seconds = secondsOf(pool, [&] {
+    pool.run([&](int part, int) {
+      const auto i = static_cast<std::size_t>(part);
+      operations[i] = kernels.fmaLoop(iterations, &sinks[i]);
+    });
+  });
+  double total = 0;
+  for (const double value : operations) total += value;
+  return total / seconds;
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// Prints the table of one number of threads; returns the median share of the first shape.
+double benchmark(const Kernels& kernels, int threads, int rounds) {
+  ThreadPool pool(threads);
+  // About 2 ms a measurement: long against the clock, short against a change of frequency.
+  constexpr double kSeconds = 2e-3;
+  const auto iterations = static_cast<std::int64_t>(
+      1e5 * std::max(1.0, kSeconds / secondsOf(pool, [&] { peakRate(kernels, pool, 100000); })));
+  std::vector<double> peaks;
+  for (int i = 0; i < 5; ++i) peaks.push_back(peakRate(kernels, pool, iterations));
+  std::printf("\n%s, %d thread%s: FMA peak %.1f GFLOP/s\n", kernels.name, threads,
+              threads == 1 ? "" : "s", *std::max_element(peaks.begin(), peaks.end()) / 1e9);
+  std::printf("%-42s %10s %10s %10s %10s\n", "M x N x K", "best", "median", "best %", "median %");
+
+  double required = 0;
+  for (const Shape& shape : kShapes) {
+    Product product(shape, kernels, pool);
+    product.rate(1);
+    const int repeats = std::max(1, static_cast<int>(kSeconds * product.rate(2) / product.work()));
+    std::vector<double> rates;
+    std::vector<double> shares;
+    for (int round = 0; round < rounds; ++round) {
+      // The peak before and after, so that a drift of the frequency cancels.
+      const double before = peakRate(kernels, pool, iterations);
+      const double rate = product.rate(repeats);
+      const double after = peakRate(kernels, pool, iterations);
+      rates.push_back(rate);
+      shares.push_back(rate / (0.5 * (before + after)));
+    }
+    std::printf("%-42s %10.1f %10.1f %10.1f %10.1f\n", shape.name,
+                *std::max_element(rates.begin(), rates.end()) / 1e9, median(rates) / 1e9,
+                100 * *std::max_element(shares.begin(), shares.end()), 100 * median(shares));
+    if (&shape == &kShapes[0]) required = median(shares);
+  }
+  return required;
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    char* end = nullptr;
+    const double value = i + 1 < argc ? std::strtod(argv[i + 1], &end) : 0;
+    if (end == nullptr || end == argv[i + 1] || *end != '\0')
+      throw loko::Error(loko::ErrorCode::kOption, "expected a number after " + name);
+    if (name == "--threads")
+      options.threads = static_cast<int>(value);
+    else if (name == "--rounds")
+      options.rounds = std::max(1, static_cast<int>(value));
+    else if (name == "--require")
+      options.require = value;
+    else
+      throw loko::Error(loko::ErrorCode::kOption,
+                        "unknown option " + name + "; use --threads, --rounds, --require");
+    ++i;
+  }
+  return options;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const Options options = parse(argc, argv);
+  const Kernels& kernels = loko::cpu::kernels(chooseIsa());
+  const double share = benchmark(kernels, 1, options.rounds);
+  if (options.threads > 1) benchmark(kernels, options.threads, options.rounds);
+  if (share < options.require) {
+    std::printf("\n%s on one thread: %.1f %% of the peak, %.1f %% required\n", kShapes[0].name,
+                100 * share, 100 * options.require);
+    return 1;
+  }
+  return 0;
+} catch (const loko::Error& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 2;
+}
