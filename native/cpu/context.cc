@@ -1,0 +1,219 @@
+#include "cpu/context.h"
+
+#include <cstring>
+#include <limits>
+
+namespace loko::cpu {
+
+namespace {
+
+const OpKernels& opKernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512) return kAvx512OpKernels;
+  if (isa == Isa::kAvx2) return kAvx2OpKernels;
+#endif
+  LOKO_CHECK(isa == Isa::kGeneric, isaName(isa));
+  return kGenericOpKernels;
+}
+
+std::string shapeText(int rows, int cols) {
+  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+}
+
+template <class Map, class Pointer>
+Map mapOf(const View& view, Pointer base) {
+  Map map;
+  map.base = base;
+  map.ld = view.ld;
+  // Evenly spaced rows need no division to find one.
+  if (view.rows == 1) {
+    map.ld = view.sampleStride;
+  } else if (view.sampleStride != view.rows * view.ld) {
+    map.blockRows = view.rows;
+    map.blockStride = view.sampleStride;
+  }
+  return map;
+}
+
+}  // namespace
+
+void expectShape(const View& view, int rows, int cols, const char* operand) {
+  LOKO_CHECK(view.rows == rows && view.cols == cols,
+             std::string(operand) + " is " + shapeText(view.rows, view.cols) + ", expected " +
+                 shapeText(rows, cols));
+}
+
+void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
+  for (const LoraSite& site : sites) {
+    LOKO_CHECK(site.hBegin >= 0 && site.hBegin + site.rank <= h.cols && h.rows == rows,
+               "a LoRA site outside its low-rank buffer");
+    LOKO_CHECK(0 <= site.outBegin && site.outBegin < site.outEnd && site.outEnd <= out,
+               "a LoRA site outside its linear");
+  }
+}
+
+Context::Context(int threads, Isa chosen)
+    : isa(chosen), kernels(loko::cpu::kernels(chosen)), ops(opKernels(chosen)), pool(threads) {}
+
+// ---- spaces
+
+MappedFloats& Context::space(Space space) {
+  switch (space) {
+    case Space::kScratch:
+      return scratch_;
+    case Space::kInput:
+      return input_;
+    case Space::kTheta:
+      return theta_;
+    case Space::kJacobian:
+      return jacobian_;
+    case Space::kNone:
+      break;
+  }
+  throw Error(ErrorCode::kInternal, "An absent operand has no memory");
+}
+
+void Context::reserveJacobian(std::int64_t rows, std::int64_t parameters) {
+  LOKO_CHECK(rows >= 0 && parameters >= 0, "negative extent of the Jacobian");
+  if (parameters > 0 && rows > std::numeric_limits<std::int64_t>::max() / parameters) {
+    throw Error(ErrorCode::kOutOfMemory, "A Jacobian of " + std::to_string(rows) + " rows and " +
+                                             std::to_string(parameters) +
+                                             " parameters exceeds the address space");
+  }
+  jacobian_.grow(rows * parameters);
+  parameters_ = parameters;
+}
+
+float* Context::at(const View& view, int samples) {
+  if (!view.present()) return nullptr;
+  const MappedFloats& memory = space(view.space);
+  const std::int64_t end = view.offset + (samples - 1) * view.sampleStride +
+                           (view.rows - 1) * view.ld + view.cols;
+  LOKO_CHECK(view.offset >= 0 && end <= memory.size(),
+             "a view ends at " + std::to_string(end) + " of " + std::to_string(memory.size()));
+  return memory.data() + view.offset;
+}
+
+RowMap Context::rows(const View& view, int samples) {
+  return mapOf<RowMap>(view, at(view, samples));
+}
+
+MutableRowMap Context::writableRows(const View& view, int samples) {
+  return mapOf<MutableRowMap>(view, at(view, samples));
+}
+
+float* Context::parameter(ParameterOffset offset, std::int64_t count) {
+  LOKO_CHECK(offset >= 0 && count >= 0 && offset + count <= theta_.size(),
+             "parameters beyond the end of theta");
+  return theta_.data() + offset;
+}
+
+float* Context::jacobian(std::int64_t row, ParameterOffset offset, std::int64_t count) {
+  LOKO_CHECK(offset >= 0 && count >= 0 && offset + count <= parameters_ && row >= 0 &&
+                 (row + 1) * parameters_ <= jacobian_.size(),
+             "a block beyond the end of the Jacobian");
+  return jacobian_.data() + row * parameters_ + offset;
+}
+
+// ---- frozen weights
+
+WeightId Context::addMatrix(const float* data, int out, int in, Orientation orientation) {
+  Weight weight;
+  weight.out = out;
+  weight.in = in;
+  weight.orientation = orientation;
+  const bool forward = orientation == Orientation::kForward;
+  weight.matrix = forward ? PackedMatrix(in, out) : PackedMatrix(out, in);
+  weight.matrix.pack(data, in, forward ? WeightLayout::kNK : WeightLayout::kKN);
+  weights_.push_back(std::move(weight));
+  return static_cast<WeightId>(weights_.size()) - 1;
+}
+
+WeightId Context::addVector(const float* data, std::int64_t size) {
+  Weight weight;
+  weight.size = size;
+  weight.vector = allocateAligned(static_cast<std::size_t>(size));
+  std::copy_n(data, size, weight.vector.get());
+  weights_.push_back(std::move(weight));
+  return static_cast<WeightId>(weights_.size()) - 1;
+}
+
+const Context::Weight& Context::weight(WeightId id) const {
+  LOKO_CHECK(id >= 0 && id < static_cast<int>(weights_.size()), "an unknown weight");
+  return weights_[static_cast<std::size_t>(id)];
+}
+
+const PackedMatrix& Context::matrix(WeightId id, Orientation orientation, int out, int in) const {
+  const Weight& found = weight(id);
+  LOKO_CHECK(found.out == out && found.in == in,
+             "a matrix is " + shapeText(found.out, found.in) + ", expected " + shapeText(out, in));
+  LOKO_CHECK(found.orientation == orientation, "a matrix was added for the other orientation");
+  return found.matrix;
+}
+
+const float* Context::vector(WeightId id, std::int64_t size) const {
+  const Weight& found = weight(id);
+  LOKO_CHECK(found.vector && found.size == size,
+             "a vector has " + std::to_string(found.size) + " elements, expected " +
+                 std::to_string(size));
+  return found.vector.get();
+}
+
+// ---- scratch
+
+void Context::grow(AlignedFloats& memory, std::size_t& size, std::size_t floats) {
+  if (floats <= size) return;
+  memory = allocateAligned(floats);
+  size = floats;
+}
+
+void Context::needGemm(std::int64_t m, int n, int k, int rank) {
+  const std::size_t bytes = gemmScratchBytes(m, n, k, rank);
+  grow(gemmScratch_, gemmFloats_,
+       static_cast<std::size_t>(pool.threads()) * (bytes / sizeof(float) + 1));
+}
+
+void Context::gemm(const GemmArgs& args) {
+  const std::size_t bytes =
+      gemmScratchBytes(args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
+  LOKO_CHECK(static_cast<std::size_t>(pool.threads()) * bytes <= gemmFloats_ * sizeof(float),
+             "a product larger than any that prepare() has seen");
+  loko::cpu::gemm(kernels, pool, args, gemmScratch_.get());
+}
+
+void Context::needTail(int rank, int n) {
+  for (const auto& tail : tails_)
+    if (tail->rank() == rank && tail->n() == n) return;
+  tails_.push_back(std::make_unique<PackedTail>(rank, n));
+}
+
+const PackedTail& Context::packTail(int rank, int n, const TailSite* sites, int count) {
+  for (const auto& tail : tails_) {
+    if (tail->rank() != rank || tail->n() != n) continue;
+    tail->pack(sites, count);
+    return *tail;
+  }
+  throw Error(ErrorCode::kInternal, "A low-rank term of a shape that prepare() has not seen");
+}
+
+void Context::needShared(std::size_t floats) { grow(shared_, sharedFloats_, floats); }
+
+float* Context::shared(std::size_t floats) {
+  LOKO_CHECK(floats <= sharedFloats_, "more scratch than prepare() has seen");
+  return shared_.get();
+}
+
+void Context::needLocal(std::size_t floats) {
+  // Whole cache lines: threads never share one.
+  const std::size_t padded = (floats + 15) / 16 * 16;
+  if (padded <= localFloats_) return;
+  grow(local_, localTotal_, padded * static_cast<std::size_t>(pool.threads()));
+  localFloats_ = padded;
+}
+
+float* Context::local(int part, std::size_t floats) {
+  LOKO_CHECK(floats <= localFloats_, "more scratch than prepare() has seen");
+  return local_.get() + static_cast<std::size_t>(part) * localFloats_;
+}
+
+}  // namespace loko::cpu

@@ -1,0 +1,41 @@
+// The rules of torch.optim on row 0 of the Jacobian; the formulas are in filter/gradient_rules.h.
+#include <cstring>
+
+#include "cpu/context.h"
+#include "filter/gradient_rules.h"
+
+namespace loko::cpu {
+
+void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
+                    Context& context) {
+  constexpr std::size_t kMaxArrays = 3;
+  const std::int64_t n = context.parameters();
+  LOKO_CHECK(state.size() <= kMaxArrays &&
+                 static_cast<int>(state.size()) == stateArrays(update),
+             std::to_string(state.size()) + " state arrays");
+  float* arrays[kMaxArrays] = {};
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    LOKO_CHECK(state[i]->size() == n, "a state array of another size than theta");
+    arrays[i] = dynamic_cast<State&>(*state[i]).values();
+  }
+  float* theta = context.parameter(0, n);
+  const float* gradient = context.jacobian(0, 0, n);
+  context.forEachRange(n, 8, [&](std::int64_t begin, std::int64_t end, int) {
+    applyRule<float>(update, begin, end, theta, gradient, arrays);
+  });
+}
+
+bool gradientIsFinite(Context& context) {
+  const std::int64_t n = context.parameters();
+  const float* gradient = context.jacobian(0, 0, n);
+  // Exponent bits all set: infinite or not a number. No early exit, so that the loop vectorises.
+  std::uint32_t offenders = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, gradient + i, sizeof bits);
+    offenders |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
+  }
+  return offenders == 0;
+}
+
+}  // namespace loko::cpu

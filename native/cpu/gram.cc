@@ -1,0 +1,146 @@
+// G diag(p) G^T over a range of columns: blocks of rows in registers, float32 within a tile of
+// columns, float64 across tiles.
+//
+// Order of the sums: columns fall into slabs and slabs into tiles, both by shape alone. A slab adds up
+// its tiles in order, and the slabs are added in order at the end, whoever computed them.
+#include "cpu/context.h"
+
+namespace loko::cpu {
+
+namespace {
+
+constexpr std::int64_t kTileColumns = 2048;
+constexpr int kMaxSlabs = 16;
+constexpr int kManyRows = 64;  // above, pairs of blocks alone occupy the threads
+
+struct GramShape {
+  int rows, blockRows, blocks, pairs, slabs;
+  std::int64_t begin, end, slabColumns;
+
+  GramShape(int k, int registerRows, std::int64_t first, std::int64_t last)
+      : rows(k),
+        blockRows(registerRows),
+        blocks((k + registerRows - 1) / registerRows),
+        pairs(blocks * (blocks + 1) / 2),
+        begin(first),
+        end(last) {
+    const std::int64_t tiles = (last - first + kTileColumns - 1) / kTileColumns;
+    const std::int64_t most = k > kManyRows ? 1 : std::min<std::int64_t>(kMaxSlabs, tiles);
+    const std::int64_t tilesPerSlab = (tiles + most - 1) / most;
+    slabs = static_cast<int>((tiles + tilesPerSlab - 1) / tilesPerSlab);
+    slabColumns = tilesPerSlab * kTileColumns;
+  }
+
+  // Blocks of nearly equal height: 9 rows are 5 and 4.
+  int blockBegin(int block) const { return rows * block / blocks; }
+  int blockHeight(int block) const { return blockBegin(block + 1) - blockBegin(block); }
+  std::size_t sums() const {
+    return static_cast<std::size_t>(slabs) * static_cast<std::size_t>(pairs) *
+           static_cast<std::size_t>(blockRows) * static_cast<std::size_t>(blockRows);
+  }
+};
+
+/// Walks the pairs (left >= right) of blocks in a fixed order.
+struct BlockPair {
+  int left = 0, right = 0;
+  explicit BlockPair(int index) {
+    while (index > left) index -= ++left;
+    right = index;
+  }
+  void next() {
+    if (++right > left) {
+      ++left;
+      right = 0;
+    }
+  }
+};
+
+/// The pairs [begin, end) of one slab.
+void addSlab(const GramShape& shape, int slab, int begin, int end, const float* jacobian,
+             const float* weights, double* sums, const Context& context) {
+  const std::int64_t ld = context.parameters();
+  const std::int64_t slabBegin = shape.begin + slab * shape.slabColumns;
+  const std::int64_t slabEnd = std::min(shape.end, slabBegin + shape.slabColumns);
+  const int size = shape.blockRows * shape.blockRows;
+  double* target = sums + std::int64_t{slab} * shape.pairs * size;
+  std::fill(target + std::int64_t{begin} * size, target + std::int64_t{end} * size, 0.0);
+  for (std::int64_t column = slabBegin; column < slabEnd; column += kTileColumns) {
+    BlockPair pair(begin);
+    for (int index = begin; index < end; ++index, pair.next()) {
+      float products[kMaxGramBlockRows * kMaxGramBlockRows];
+      GramBlock block{};
+      block.left = jacobian + shape.blockBegin(pair.left) * ld + column;
+      block.right = jacobian + shape.blockBegin(pair.right) * ld + column;
+      block.ld = ld;
+      block.weights = weights != nullptr ? weights + column : nullptr;
+      block.columns = static_cast<int>(std::min(kTileColumns, slabEnd - column));
+      block.leftRows = shape.blockHeight(pair.left);
+      block.rightRows = shape.blockHeight(pair.right);
+      block.out = products;
+      context.ops.gramBlock(block);
+      double* sum = target + std::int64_t{index} * size;
+      for (int i = 0; i < block.leftRows * block.rightRows; ++i) sum[i] += products[i];
+    }
+  }
+}
+
+void addToGram(const GramShape& shape, const double* sums, double* gram) {
+  const int size = shape.blockRows * shape.blockRows;
+  BlockPair pair(0);
+  for (int index = 0; index < shape.pairs; ++index, pair.next()) {
+    const int rightRows = shape.blockHeight(pair.right);
+    for (int i = 0; i < shape.blockHeight(pair.left); ++i) {
+      for (int j = 0; j < rightRows; ++j) {
+        const std::int64_t row = shape.blockBegin(pair.left) + i;
+        const std::int64_t column = shape.blockBegin(pair.right) + j;
+        if (column > row) continue;
+        double total = 0;
+        for (int slab = 0; slab < shape.slabs; ++slab) {
+          total += sums[(std::int64_t{slab} * shape.pairs + index) * size + i * rightRows + j];
+        }
+        gram[row * shape.rows + column] += total;
+        gram[column * shape.rows + row] = gram[row * shape.rows + column];
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void prepareGram(int rows, Context& context) {
+  const GramShape most(rows, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
+  context.needShared(most.sums() * sizeof(double) / sizeof(float));
+}
+
+void run(const Gram& op, const Frame& frame, Context& context) {
+  if (frame.gram == nullptr) return;
+  LOKO_CHECK(op.begin >= 0 && op.begin <= op.end && frame.gramRows > 0, "columns of a Gram matrix");
+  const float* jacobian = context.jacobian(0, 0, op.end);
+  context.jacobian(frame.gramRows - 1, 0, op.end);
+  const float* weights = nullptr;
+  if (frame.gramWeights != nullptr) {
+    const auto& p = dynamic_cast<const State&>(*frame.gramWeights);
+    LOKO_CHECK(p.size() >= op.end, "fewer weights than columns");
+    weights = p.values();
+  }
+  if (op.begin == op.end) return;
+
+  const GramShape shape(frame.gramRows, context.ops.gramBlockRows, op.begin, op.end);
+  auto* sums = reinterpret_cast<double*>(
+      context.shared(shape.sums() * sizeof(double) / sizeof(float)));
+  const std::int64_t work =
+      (op.end - op.begin) / shape.slabs * shape.blockRows * shape.blockRows / 8;
+  context.forEachRange(
+      std::int64_t{shape.slabs} * shape.pairs, work, [&](std::int64_t begin, std::int64_t end, int) {
+        while (begin < end) {
+          const std::int64_t slab = begin / shape.pairs;
+          const std::int64_t last = std::min(end, (slab + 1) * shape.pairs);
+          addSlab(shape, static_cast<int>(slab), static_cast<int>(begin - slab * shape.pairs),
+                  static_cast<int>(last - slab * shape.pairs), jacobian, weights, sums, context);
+          begin = last;
+        }
+      });
+  addToGram(shape, sums, frame.gram);
+}
+
+}  // namespace loko::cpu

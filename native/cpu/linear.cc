@@ -1,0 +1,115 @@
+// Linear maps: one product each way, with everything else in its epilogue.
+#include "cpu/context.h"
+
+namespace loko::cpu {
+
+namespace {
+
+/// The low-rank terms of all sites as one tail; `forward` takes B with the scale, backward A, because
+/// u carries the scale already.
+const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n, bool forward,
+                            Context& context) {
+  LOKO_CHECK(sites.size() <= kMaxTailSites, std::to_string(sites.size()) + " LoRA sites");
+  TailSite tail[kMaxTailSites];
+  int count = 0;
+  for (const LoraSite& site : sites) {
+    TailSite& block = tail[count++];
+    block.rowBegin = site.hBegin;
+    block.rowEnd = site.hBegin + site.rank;
+    if (forward) {
+      block.source = context.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
+      block.ld = site.rank;
+      block.layout = WeightLayout::kNK;
+      block.columnBegin = site.outBegin;
+      block.columnEnd = site.outEnd;
+      block.scale = site.scale;
+    } else {
+      block.source = context.parameter(site.a, std::int64_t{site.rank} * n);
+      block.ld = n;
+      block.layout = WeightLayout::kKN;
+      block.columnEnd = n;
+    }
+  }
+  return &context.packTail(rank, n, tail, count);
+}
+
+}  // namespace
+
+void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
+  const int rank = op.sites.empty() ? 0 : op.h.cols;
+  context.needGemm(std::int64_t{hint.batch} * op.x.rows, op.y.cols, op.x.cols, rank);
+  if (rank > 0) context.needTail(rank, op.y.cols);
+}
+
+void run(const Linear& op, const Frame& frame, Context& context) {
+  const int rows = op.x.rows, in = op.x.cols, out = op.y.cols, batch = frame.batch;
+  expectShape(op.y, rows, out, "y");
+  if (op.residual.present()) expectShape(op.residual, rows, out, "residual");
+  if (op.actGrad.present()) expectShape(op.actGrad, rows, out, "actGrad");
+  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
+             "a linear needs one weight, frozen or trained");
+  checkSites(op.sites, op.h, rows, out);
+
+  GemmArgs args;
+  args.m = std::int64_t{batch} * rows;
+  args.n = out;
+  args.k = in;
+  args.a.rows = context.rows(op.x, batch);
+  args.c = context.writableRows(op.y, batch);
+  if (op.weight != kNoWeight) {
+    args.b.packed = &context.matrix(op.weight, Orientation::kForward, out, in);
+  } else {
+    args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
+    args.b.ld = in;
+    args.b.transposed = true;
+  }
+  if (!op.sites.empty()) {
+    args.tailU = context.rows(op.h, batch);
+    args.tailV = packSites(op.sites, op.h.cols, out, true, context);
+  }
+  if (op.bias != kNoWeight) args.epilogue.bias = context.vector(op.bias, out);
+  if (op.trainedBias != kNoParameter) args.epilogue.bias = context.parameter(op.trainedBias, out);
+  args.epilogue.residual = context.rows(op.residual, batch);
+  args.epilogue.activation = activationOf(op.activation);
+  args.epilogue.derivative = context.writableRows(op.actGrad, batch);
+  context.gemm(args);
+}
+
+void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& context) {
+  const int rank = op.sites.empty() ? 0 : op.u.cols;
+  context.needGemm(std::int64_t{hint.maxRows} * hint.batch * op.dy.rows, op.dx.cols, op.dy.cols,
+                   rank);
+  if (rank > 0) context.needTail(rank, op.dx.cols);
+}
+
+void run(const LinearBackward& op, const Frame& frame, Context& context) {
+  const int rows = op.dy.rows, out = op.dy.cols, in = op.dx.cols, segments = frame.segments();
+  expectShape(op.dx, rows, in, "dx");
+  if (op.actGrad.present()) expectShape(op.actGrad, rows, in, "actGrad");
+  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
+             "a linear needs one weight, frozen or trained");
+  checkSites(op.sites, op.u, rows, out);
+
+  GemmArgs args;
+  args.m = std::int64_t{segments} * rows;
+  args.n = in;
+  args.k = out;
+  args.a.rows = context.rows(op.dy, segments);
+  args.c = context.writableRows(op.dx, segments);
+  if (op.weight != kNoWeight) {
+    args.b.packed = &context.matrix(op.weight, Orientation::kBackward, out, in);
+  } else {
+    args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
+    args.b.ld = in;
+  }
+  if (!op.sites.empty()) {
+    args.tailU = context.rows(op.u, segments);
+    args.tailV = packSites(op.sites, op.u.cols, in, false, context);
+  }
+  args.epilogue.accumulate = op.accumulate;
+  args.epilogue.multiplier = context.rows(op.actGrad, frame.batch);
+  args.epilogue.multiplierPeriod = frame.batch * rows;
+  context.gemm(args);
+}
+
+}  // namespace loko::cpu

@@ -1,0 +1,63 @@
+// Image to patches to tokens, and whole rows of cotangents. All of it moves memory; nothing is summed
+// but single elements.
+#include <cstring>
+
+#include "cpu/context.h"
+
+namespace loko::cpu {
+
+void run(const Patchify& op, const Frame& frame, Context& context) {
+  const int down = op.height / op.patch, across = op.width / op.patch, side = op.patch;
+  expectShape(op.image, op.channels * op.height, op.width, "image");
+  expectShape(op.patches, down * across, op.channels * side * side, "patches");
+  const RowMap image = context.rows(op.image, frame.batch);
+  const MutableRowMap patches = context.writableRows(op.patches, frame.batch);
+  context.forEach(std::int64_t{frame.batch} * down * across, op.patches.cols, [&](std::int64_t i) {
+    const std::int64_t sample = i / (down * across);
+    const int y = static_cast<int>(i / across % down) * side;
+    const int x = static_cast<int>(i % across) * side;
+    float* target = patches.row(i);
+    for (int channel = 0; channel < op.channels; ++channel) {
+      const std::int64_t top = sample * op.image.rows + channel * op.height + y;
+      for (int line = 0; line < side; ++line) {
+        target = std::copy_n(image.row(top + line) + x, side, target);
+      }
+    }
+  });
+}
+
+void run(const AssembleTokens& op, const Frame& frame, Context& context) {
+  const int rows = op.patches.rows + 1, cols = op.patches.cols;
+  expectShape(op.tokens, rows, cols, "tokens");
+  const RowMap patches = context.rows(op.patches, frame.batch);
+  const MutableRowMap tokens = context.writableRows(op.tokens, frame.batch);
+  const float* cls = context.vector(op.cls, cols);
+  const float* pos = context.vector(op.pos, std::int64_t{rows} * cols);
+  context.forEach(std::int64_t{frame.batch} * rows, cols, [&](std::int64_t i) {
+    const std::int64_t sample = i / rows, t = i % rows;
+    const float* source = t == 0 ? cls : patches.row(sample * (rows - 1) + t - 1);
+    const float* position = pos + t * cols;
+    float* target = tokens.row(i);
+    for (int c = 0; c < cols; ++c) target[c] = source[c] + position[c];
+  });
+}
+
+void run(const AddRows& op, const Frame& frame, Context& context) {
+  const int rows = op.src.rows, cols = op.src.cols;
+  LOKO_CHECK(rows <= op.dst.rows && cols == op.dst.cols, "src does not fit dst");
+  View target = op.dst;
+  target.rows = rows;
+  const RowMap src = context.rows(op.src, frame.segments());
+  const MutableRowMap dst = context.writableRows(target, frame.segments());
+  context.forEach(std::int64_t{frame.segments()} * rows, cols,
+                  [&](std::int64_t i) { context.kernels.axpy(dst.row(i), 1.0f, src.row(i), cols); });
+}
+
+void run(const ClearRows& op, const Frame& frame, Context& context) {
+  const MutableRowMap dst = context.writableRows(op.dst, frame.segments());
+  const auto bytes = static_cast<std::size_t>(op.dst.cols) * sizeof(float);
+  context.forEach(std::int64_t{frame.segments()} * op.dst.rows, op.dst.cols,
+                  [&](std::int64_t i) { std::memset(dst.row(i), 0, bytes); });
+}
+
+}  // namespace loko::cpu
