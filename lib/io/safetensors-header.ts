@@ -196,9 +196,9 @@ function parseMetadata(entry: unknown, path: string): ReadonlyMap<string, string
 
 const ENTRY_KEYS = ["dtype", "shape", "data_offsets"] as const;
 
-/** A count or an offset: whole, not negative, and exact in a double. */
+/** A count or an offset: whole, not negative (nor -0), and exact in a double. */
 function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
+  return Number.isSafeInteger(value) && (value as number) >= 0 && !Object.is(value, -0);
 }
 
 function parseEntry(name: string, entry: unknown, headerEnd: number, path: string): TensorInfo {
@@ -313,14 +313,16 @@ function checkLayout(
 }
 
 /**
- * Looks over the header before it is parsed. JSON.parse takes memory by the container, so 100 MB of
- * "[" would end the process; a real header nests three deep and holds a container per 16 bytes or less.
- * It also drops all but the last of several equal keys without a word, which the count of keys shows.
+ * Looks over the header before it is parsed. JSON.parse takes memory by the container and by the member,
+ * so 100 MB of "[" or of short keys would end the process; a real header nests three deep, holds a
+ * container per 16 bytes or less, and a few members in each. JSON.parse also drops all but the last of
+ * several equal keys without a word, which the number of keys shows.
  *
  * @returns the number of keys: the colons outside strings.
  */
 function scanHeader(json: string, path: string): number {
   let keys = 0;
+  let commas = 0;
   let depth = 0;
   let containers = 0;
   let inString = false;
@@ -333,6 +335,8 @@ function scanHeader(json: string, path: string): number {
       inString = true;
     } else if (char === ":") {
       keys++;
+    } else if (char === ",") {
+      commas++;
     } else if (char === "{" || char === "[") {
       containers++;
       depth++;
@@ -341,8 +345,10 @@ function scanHeader(json: string, path: string): number {
       depth--;
     }
   }
-  if (containers > 2 + json.length / 16) {
-    throw headerError(path, `${containers} objects and arrays in ${json.length} characters`);
+  // The constants leave room for 50,000 entries of metadata, and for 80 dimensions in every shape.
+  if (containers > 2 + json.length / 16 || keys + commas > 100_000 + 32 * containers) {
+    const got = `${containers} objects and arrays with ${commas} commas`;
+    throw headerError(path, `${got} in ${json.length} characters`);
   }
   return keys;
 }

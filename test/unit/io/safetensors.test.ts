@@ -125,6 +125,7 @@ describe("parseSafetensorsHeader", () => {
     ["an infinite dimension", `{"a":{"dtype":"U8","shape":[1e999],"data_offsets":[0,1]}}`],
     ["a string for an offset", { a: entry("U8", [1], "0", 1) }],
     ["a negative offset", { a: entry("U8", [1], -1, 0) }],
+    ["a negative zero", '{"a":{"dtype":"U8","shape":[0],"data_offsets":[-0,0]}}'],
     ["three offsets", { a: { dtype: "U8", shape: [1], data_offsets: [0, 1, 2] } }],
     ["metadata that is no object", '{"__metadata__":[]}'],
     ["metadata that is no string", '{"__metadata__":{"a":1}}'],
@@ -143,6 +144,8 @@ describe("parseSafetensorsHeader", () => {
   test.each([
     ["too deep", `{"a":${"[".repeat(1e6)}${"]".repeat(1e6)}}`, "nested deeper"],
     ["too many", `{"a":[${"[],".repeat(1e6)}[]]}`, "1000003 objects and arrays"],
+    ["too full of numbers", `{"a":[${"1,".repeat(1e6)}1]}`, "1000000 commas"],
+    ["too full of keys", `{${'"a":1,'.repeat(1e6)}"b":1}`, "1000000 commas"],
   ])("refuses containers that are %s before it parses them", async (_, header, part) => {
     const error = await errorOf("ERR_SAFETENSORS_HEADER", () => parse(header, 1));
     expect(error.message).toContain(part);
