@@ -1,0 +1,42 @@
+export { type IdxArray, type ReadIdxOptions, readIdx } from "./data/idx.js";
+export {
+  type ImageSize,
+  invert,
+  type NormalizeOptions,
+  normalizeImages,
+  type PixelInputs,
+  rotate90,
+} from "./data/images.js";
+export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
+export { LokoError, type LokoErrorCode } from "./errors.js";
+export type { AdapterOptions } from "./lora/config.js";
+export { type JacobianOptions, Model, type ModelOptions } from "./model.js";
+export type { ImageInputs } from "./models/inputs.js";
+export type { ParameterGroup, ParameterInfo } from "./models/parameters.js";
+export {
+  AdaGrad,
+  type AdaGradOptions,
+  Adam,
+  type AdamOptions,
+  AdamW,
+  AMSGrad,
+  RMSProp,
+  type RMSPropOptions,
+  SGD,
+  type SGDOptions,
+} from "./optim/gradient.js";
+export { LoKO, type LoKOOptions } from "./optim/loko.js";
+export {
+  type KalmanStatistics,
+  Optimizer,
+  type SkipReason,
+  type StepResult,
+  type Targets,
+} from "./optim/optimizer.js";
+export { Tensor } from "./tensor/tensor.js";
+export {
+  type OnlineSample,
+  type StepEvent,
+  type TrainOnlineOptions,
+  trainOnline,
+} from "./train/online.js";

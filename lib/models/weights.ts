@@ -1,0 +1,120 @@
+import { describe, LokoError, nearestNames } from "../errors.js";
+import type { Checkpoint } from "../io/checkpoint.js";
+import { originOf } from "../io/json.js";
+import type { TensorInfo } from "../io/safetensors-header.js";
+import type { NativeWeight } from "../native/addon.js";
+import type { WeightRequirement } from "../nn/graph.js";
+import type { ModelDefinition } from "./architecture.js";
+
+/** Standard deviation of the weights of a new head, transformers' `initializer_range` default. */
+const HEAD_STD = 0.02;
+
+/** Where each weight of a model comes from. */
+export interface WeightSources {
+  readonly weights: readonly NativeWeight[];
+  /** Names of weights that were drawn, because the checkpoint has none that fit. */
+  readonly newWeights: readonly string[];
+  /** Names in the checkpoint that the model does not use. */
+  readonly unusedWeights: readonly string[];
+}
+
+export interface WeightOptions {
+  /** As the user gave it; `undefined` when the configuration decided. */
+  readonly numLabels: number | undefined;
+  readonly ignoreMismatchedSizes: boolean;
+}
+
+/**
+ * Finds every weight of a model in a checkpoint and checks shapes and data types. Checkpoints of the
+ * backbone alone lack the prefix of its names, and get a new head.
+ *
+ * @throws LokoError ERR_WEIGHT_MISSING, ERR_WEIGHT_SHAPE, ERR_NUM_LABELS, ERR_UNSUPPORTED.
+ */
+export function findWeights(
+  definition: ModelDefinition,
+  checkpoint: Checkpoint,
+  options: WeightOptions,
+): WeightSources {
+  const { head, prefix } = definition;
+  const isPrefixed = [...checkpoint.weights.keys()].some((name) => name.startsWith(prefix));
+  const nameInFile = (name: string) =>
+    !isPrefixed && name.startsWith(prefix) ? name.slice(prefix.length) : name;
+
+  const isOfHead = ({ name }: WeightRequirement) => name.startsWith(`${head}.`);
+  const replacesHead =
+    !definition.hasHead ||
+    (options.ignoreMismatchedSizes &&
+      definition.graph.weights.filter(isOfHead).some(({ name, shape }) => {
+        const found = checkpoint.weights.get(name);
+        return found !== undefined && !sameShape(found.shape, shape);
+      }));
+
+  const used = new Set<string>();
+  const newWeights: string[] = [];
+  const weights = definition.graph.weights.map((required): NativeWeight => {
+    const { name, shape } = required;
+    used.add(nameInFile(name));
+    if (replacesHead && isOfHead(required)) {
+      newWeights.push(name);
+      return { name, shape, std: name.endsWith(".bias") ? 0 : HEAD_STD };
+    }
+    const info = checkpoint.weights.get(nameInFile(name));
+    if (info === undefined) throw missing(checkpoint, nameInFile(name), shape);
+    if (!sameShape(info.shape, shape)) {
+      throw isOfHead(required) && options.numLabels !== undefined
+        ? wrongLabels(info, options.numLabels)
+        : wrongShape(checkpoint, info, shape);
+    }
+    return { name, shape, file: info.path, byteOffset: info.byteOffset, dtype: dtypeOf(info) };
+  });
+  const unusedWeights = [...checkpoint.weights.keys()].filter(
+    (name) => !used.has(name) && !definition.isIgnored(name),
+  );
+  return { weights, newWeights, unusedWeights };
+}
+
+function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((extent, i) => extent === b[i]);
+}
+
+function missing(checkpoint: Checkpoint, name: string, shape: readonly number[]): LokoError {
+  const near = nearestNames(name, checkpoint.weights.keys(), 1).map(describe).join(", ");
+  const files = [...new Set([...checkpoint.weights.values()].map(({ path }) => path))];
+  return new LokoError(
+    "ERR_WEIGHT_MISSING",
+    `${files.length === 1 ? files[0] : checkpoint.dir}: expected the weight ${describe(name)} of ` +
+      `shape [${shape}], as ${originOf(checkpoint.config)} describes the model, and it is not there` +
+      `${near === "" ? " (no weights at all)" : `; the nearest name is ${near}`}.`,
+  );
+}
+
+function wrongShape(
+  checkpoint: Checkpoint,
+  info: TensorInfo,
+  expected: readonly number[],
+): LokoError {
+  return new LokoError(
+    "ERR_WEIGHT_SHAPE",
+    `${info.path}: expected ${describe(info.name)} of shape [${expected}], as ` +
+      `${originOf(checkpoint.config)} describes the model, got [${info.shape}].`,
+  );
+}
+
+function wrongLabels(info: TensorInfo, numLabels: number): LokoError {
+  return new LokoError(
+    "ERR_NUM_LABELS",
+    `numLabels ${numLabels} does not fit the head of the checkpoint: ${info.path} has ` +
+      `${describe(info.name)} of shape [${info.shape}], that is ${info.shape[0]} labels. Leave ` +
+      "numLabels out, or set ignoreMismatchedSizes to start with a new head.",
+  );
+}
+
+function dtypeOf(info: TensorInfo): "F32" | "F16" | "BF16" | "F64" {
+  const { dtype } = info;
+  if (dtype === "F32" || dtype === "F16" || dtype === "BF16" || dtype === "F64") return dtype;
+  throw new LokoError(
+    "ERR_UNSUPPORTED",
+    `${info.path}: weight ${describe(info.name)} has dtype ${dtype}; a model can be read from F32, ` +
+      "F16, BF16 and F64.",
+  );
+}

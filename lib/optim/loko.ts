@@ -1,0 +1,202 @@
+import { LokoError } from "../errors.js";
+import type { Model } from "../model.js";
+import { checkLabels, checkValues } from "../models/inputs.js";
+import type { NativeLokoOptions } from "../native/addon.js";
+import {
+  checkOptions,
+  either,
+  fraction,
+  integerIn,
+  nonNegativeNumber,
+  type OptionRule,
+  oneOf,
+  positiveNumber,
+} from "../options.js";
+import { definedOnly, Optimizer, type Targets } from "./optimizer.js";
+
+/**
+ * Options of {@link LoKO}. Symbols: θ parameters, p the diagonal of their covariance, z logits,
+ * π = softmax(z), C = diag(π) − ππᵀ, J = ∂z/∂θ, y one-hot target, e innovation, H observation
+ * Jacobian, M = H·diag(p)·Hᵀ, R observation noise, S = M + R, m outputs, k rows.
+ */
+export interface LoKOOptions {
+  /**
+   * Starting values for the other options. `"paper"` is the published algorithm (Abdi et al., arXiv
+   * 2410.11551): `observation: "softmax"`, `observationRank: "exact"`, `noise: "ema"`, no process
+   * noise, no trust region. Options given beside it win. Default: none.
+   */
+  preset?: "paper";
+  /**
+   * What the filter observes. Default `"softmax"`.
+   * - `"softmax"`: π against the one-hot label, H = C·J. Calm, but learns little from confident errors.
+   * - `"categorical"`: the categorical likelihood in logit space, noise C. Keeps the full innovation
+   *   where the model is confidently wrong.
+   * - `"logits"`: z against the one-hot label, H = J: least squares on the logits.
+   * - `"regression"`: z against float targets, H = J.
+   */
+  observation?: "softmax" | "categorical" | "logits" | "regression";
+  /**
+   * How many directions k of the m − 1 informative ones are propagated: `"exact"` all of them, a number
+   * that many, `"auto"` the smallest k whose eigenvalues hold 1 − `rankEpsilon` of trace(C). Only for
+   * `"softmax"` and `"categorical"`; the others propagate m rows. Default `"auto"`.
+   */
+  observationRank?: "exact" | "auto" | number;
+  /** Share of trace(C) that `"auto"` may leave out, in [0, 1). Default 0.02. */
+  rankEpsilon?: number;
+  /**
+   * The observation noise R. Default `"ema"`; `"categorical"` has its own and takes none.
+   * - `"ema"`: R ← β·R + (1 − β)·(e·eᵀ + M) before the gain (the paper).
+   * - `"model"`: R = C. Only for `"softmax"`.
+   * - `"residual"`: as `"ema"` with residual and covariance from after the update, which is unbiased
+   *   and costs one more forward pass.
+   * - `"fixed"`: R = r0·I.
+   */
+  noise?: "ema" | "model" | "residual" | "fixed";
+  /** Forgetting factor β of R in [0, 1), per step. Only for `"ema"` and `"residual"`. Default 0.95. */
+  beta?: number;
+  /** R starts as r0·I, > 0. Not for `"model"` and `"categorical"`. Default 0.1. */
+  r0?: number;
+  /** Factor γ of the state transition p ← γ²·p + q, > 0. Default 1. */
+  gamma?: number;
+  /** Process noise q added to every variance at each step, >= 0. Default 0. */
+  processNoise?: number;
+  /**
+   * Process noise in units of the largest initial variance, >= 0: q = processNoise + ratio·p0. For
+   * streams that drift, 1e-4 to 1e-3. Default 0.
+   */
+  processNoiseRatio?: number;
+  /**
+   * Cap of p under process noise, against wind-up of parameters that the data do not excite; > 0,
+   * `Infinity` for none. Default 10 times the largest initial variance.
+   */
+  pMax?: number;
+  /** Floor of p relative to the smallest initial variance, in [0, 1). Default 1e-12. */
+  pMinRatio?: number;
+  /**
+   * Trust region c: a step is scaled so that no logit moves by more than c in the linearised model; > 0,
+   * `Infinity` turns it off. Default 1; for `"regression"` Infinity.
+   */
+  trustRegion?: number;
+  /**
+   * Initial variance of every parameter, or of each parameter group, >= 0 (0 freezes a group while
+   * there is no process noise). `"auto"` chooses it at the first step from the scale of the
+   * observations: τ·trace(C)/‖H‖² for softmax, τ·k/‖UᵀJ‖² for categorical, τ·m/‖J‖² otherwise.
+   * Default `"auto"`.
+   */
+  p0?: "auto" | number | { readonly loraA: number; readonly loraB: number; readonly head: number };
+  /** Factor τ of `p0: "auto"`, > 0. Default 1. */
+  tau?: number;
+  /**
+   * How p shrinks: `"fdekf"` p ← p − p²·diag(HᵀS⁻¹H), the paper's; `"vdekf"` 1/p ← 1/p + diag(HᵀR⁻¹H),
+   * never larger. Default `"fdekf"`.
+   */
+  covariance?: "fdekf" | "vdekf";
+}
+
+const positiveOrInfinite: OptionRule = {
+  expected: "a number > 0 or Infinity",
+  accepts: (value) => typeof value === "number" && value > 0,
+};
+
+const GROUPS = ["loraA", "loraB", "head"] as const;
+const variancePerGroup: OptionRule = {
+  expected: "{ loraA, loraB, head } with a finite number >= 0 each",
+  accepts: (value) =>
+    typeof value === "object" &&
+    value !== null &&
+    Object.keys(value).length === GROUPS.length &&
+    GROUPS.every((group) => nonNegativeNumber.accepts((value as Record<string, unknown>)[group])),
+};
+
+const PAPER: LoKOOptions = {
+  observation: "softmax",
+  observationRank: "exact",
+  noise: "ema",
+  trustRegion: Number.POSITIVE_INFINITY,
+};
+
+/**
+ * The Low-Rank Kalman Optimizer (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551): an extended Kalman
+ * filter with a diagonal covariance whose state is the trainable parameters. There is no learning rate:
+ * the gain follows from the uncertainty of parameters and observations. One sample per step (B = 1).
+ *
+ * With the defaults one step is: forward; the k leading eigenvectors U, Λ of C; H = Λ·Uᵀ·J by one
+ * backward pass with k cotangents; S = M + R and its Cholesky factor L in float64; u = S⁻¹·Uᵀe;
+ * θ ← θ + s·p∘(Hᵀu) with s ≤ 1 from the trust region; p ← p∘(1 − p∘colsum((L⁻¹H)²)). When a number
+ * is not finite the step is skipped and nothing changes.
+ *
+ * @example
+ * ```ts
+ * const optimizer = new LoKO(model, { observation: "categorical" });
+ * const { loss, kalman } = await optimizer.step(inputs, Int32Array.of(3));
+ * ```
+ */
+export class LoKO extends Optimizer {
+  readonly #takesValues: boolean;
+
+  /**
+   * @throws LokoError `ERR_OPTION` for an unknown option, a value out of range, or options without a
+   * meaning together; `ERR_NO_TRAINABLE_PARAMETERS`, `ERR_DISPOSED`, `ERR_INPUT_TYPE`.
+   */
+  constructor(model: Model, options: LoKOOptions = {}) {
+    super(model, { kind: "loko", ...toNative(options) });
+    this.#takesValues = options.observation === "regression";
+  }
+
+  /** The published algorithm; the same as `new LoKO(model, { ...options, preset: "paper" })`. */
+  static paper(model: Model, options: Omit<LoKOOptions, "preset"> = {}): LoKO {
+    return new LoKO(model, { ...options, preset: "paper" });
+  }
+
+  /** @internal */
+  protected override checkTargets(targets: Targets, batch: number, outputs: number): void {
+    if (batch !== 1) {
+      throw new LokoError(
+        "ERR_UNSUPPORTED",
+        `LoKO learns from one sample at a time: inputs.shape must begin with 1, got ${batch}.`,
+      );
+    }
+    if (this.#takesValues) checkValues(targets as Float32Array, batch, outputs);
+    else checkLabels(targets as Int32Array, batch, outputs);
+  }
+}
+
+function toNative(given: LoKOOptions): NativeLokoOptions {
+  checkOptions("LoKO", given, {
+    preset: oneOf("paper"),
+    observation: oneOf("softmax", "categorical", "logits", "regression"),
+    observationRank: either(oneOf("exact", "auto"), integerIn(1, 2 ** 20)),
+    rankEpsilon: fraction,
+    noise: oneOf("ema", "model", "residual", "fixed"),
+    beta: fraction,
+    r0: positiveNumber,
+    gamma: positiveNumber,
+    processNoise: nonNegativeNumber,
+    processNoiseRatio: nonNegativeNumber,
+    pMax: positiveOrInfinite,
+    pMinRatio: fraction,
+    trustRegion: positiveOrInfinite,
+    p0: either(either(oneOf("auto"), nonNegativeNumber), variancePerGroup),
+    tau: positiveNumber,
+    covariance: oneOf("fdekf", "vdekf"),
+  });
+  const options = definedOnly(given);
+  const { preset, processNoise, processNoiseRatio, p0, ...same } = {
+    ...(options.preset === "paper" ? PAPER : {}),
+    ...options,
+  };
+  if (same.rankEpsilon !== undefined && (same.observationRank ?? "auto") !== "auto") {
+    throw new LokoError(
+      "ERR_OPTION",
+      'LoKO: rankEpsilon belongs to observationRank "auto"; leave it out with any other rank.',
+    );
+  }
+  return definedOnly<NativeLokoOptions>({
+    ...same,
+    // The default rank, said aloud so that its epsilon has a place.
+    observationRank: same.rankEpsilon === undefined ? same.observationRank : "auto",
+    q: processNoise,
+    qRatio: processNoiseRatio,
+    p0: typeof p0 === "object" ? { a: p0.loraA, b: p0.loraB, head: p0.head } : p0,
+  });
+}

@@ -1,0 +1,122 @@
+import { describe, LokoError } from "../errors.js";
+import { Model } from "../model.js";
+import { checkInputs, checkLabels, checkValues, type ImageInputs } from "../models/inputs.js";
+import { allocate } from "../models/runtime.js";
+import type { NativeOptimizer, NativeOptimizerOptions } from "../native/addon.js";
+
+/** Why a step changed nothing: parameters and optimizer state are bit-identical to before. */
+export type SkipReason =
+  | "non-finite-logits"
+  | "non-finite-jacobian"
+  | "non-finite-gain"
+  | "non-finite-gradient"
+  | "zero-jacobian"
+  | "factorisation-failed";
+
+/** What one step saw and did. Logits, predictions and loss are from before anything was learned. */
+export interface StepResult {
+  /** [B * m], row-major. */
+  readonly logits: Float32Array;
+  /** Index of the largest logit of each sample [B]. */
+  readonly predictions: Int32Array;
+  /**
+   * Mean over the batch: cross entropy in nats for labels; squared error over B * m elements for float
+   * targets and for LoKO's `"logits"` observation.
+   */
+  readonly loss: number;
+  /** How many of the B samples were predicted correctly; 0 for float targets. */
+  readonly correct: number;
+  /** Cotangent rows that were propagated backwards: 1 for gradients, up to m - 1 or m for LoKO. */
+  readonly rows: number;
+  /** `null`, or why nothing was learned. */
+  readonly skipped: SkipReason | null;
+  /** The numbers of the filter; absent for first-order optimizers. */
+  readonly kalman?: KalmanStatistics;
+}
+
+/** The state of the Kalman filter after a step. S = H·diag(p)·Hᵀ + R is the innovation covariance. */
+export interface KalmanStatistics {
+  /** Largest initial variance; 0 until the automatic rule has chosen it. */
+  readonly p0: number;
+  /** Trace of the observation noise R that entered the gain of this step. */
+  readonly traceR: number;
+  /** Normalised innovation squared per row, eᵀS⁻¹e / k; about 1 on average where R fits. */
+  readonly nis: number;
+  /** Factor that the trust region applied to the step; 1 where it did not act. */
+  readonly trustScale: number;
+  /** What had to be added to the diagonal of S before it could be factorised; 0 almost always. */
+  readonly jitter: number;
+  /** (largest / smallest Cholesky pivot)², a lower bound of the condition number of S. */
+  readonly pivotRatio: number;
+  /** Variances that the floor caught in this step. */
+  readonly floored: number;
+  /** Mean of the variances p. */
+  readonly pMean: number;
+  /** Smallest variance. */
+  readonly pMin: number;
+  /** Largest variance. */
+  readonly pMax: number;
+}
+
+/** What a step learns from: class indices [B], or float targets [B * m]. */
+export type Targets = Int32Array | Float32Array;
+
+/**
+ * The common part of all optimizers: one step predicts a batch and then learns from it once, in a
+ * single native call off the JavaScript thread.
+ */
+export abstract class Optimizer {
+  /** The model whose parameters it trains. */
+  readonly model: Model;
+  readonly #native: NativeOptimizer;
+
+  /** @internal */
+  protected constructor(model: Model, options: NativeOptimizerOptions) {
+    if (!(model instanceof Model)) {
+      throw new LokoError(
+        "ERR_INPUT_TYPE",
+        `${new.target.name} needs a Model, got ${describe(model)}.`,
+      );
+    }
+    model.runtime.requireAlive();
+    model.runtime.requireTrainable(new.target.name);
+    this.model = model;
+    this.#native = model.runtime.call((session) => session.createOptimizer(options));
+  }
+
+  /**
+   * Predicts the batch, then learns from it once. Await it before the next call on the same model.
+   *
+   * @param inputs - the batch; copied before the call returns.
+   * @param targets - class indices [B] as an `Int32Array`, or float targets [B * m] as a
+   * `Float32Array` where the optimizer takes those.
+   * @throws LokoError `ERR_INPUT_TYPE`, `ERR_SHAPE_MISMATCH`, `ERR_LABEL_RANGE`,
+   * `ERR_INPUT_NOT_FINITE`, `ERR_UNSUPPORTED`, `ERR_MODEL_BUSY`, `ERR_DISPOSED`,
+   * `ERR_OUT_OF_MEMORY`; nothing has been learned then. Numbers that go wrong inside do not throw but
+   * make a skipped step.
+   */
+  async step(inputs: ImageInputs, targets: Targets): Promise<StepResult> {
+    const { runtime, numLabels } = this.model;
+    runtime.requireAlive();
+    const batch = checkInputs(inputs, runtime.graph.image);
+    this.checkTargets(targets, batch, numLabels);
+    const logits = allocate([batch, numLabels]);
+    const result = await runtime.run((session) =>
+      session.step(this.#native, inputs.pixelValues, batch, targets, logits),
+    );
+    return { logits, ...result, skipped: result.skipped as SkipReason | null };
+  }
+
+  /** @internal Labels for an Int32Array, values for a Float32Array; overridden where only one fits. */
+  protected checkTargets(targets: Targets, batch: number, outputs: number): void {
+    if (targets instanceof Float32Array) checkValues(targets, batch, outputs);
+    else checkLabels(targets, batch, outputs);
+  }
+}
+
+/** @internal Removes absent entries, so that native code sees only what was set. */
+export function definedOnly<T extends object>(options: T): T {
+  return Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== undefined),
+  ) as T;
+}

@@ -1,0 +1,59 @@
+import { LokoError } from "../errors.js";
+
+/**
+ * Numbers with a shape, row-major, float32. A tensor owns its memory until {@link Tensor.dispose}, or
+ * the end of a `using` block; the garbage collector also finds forgotten ones.
+ *
+ * @example
+ * ```ts
+ * using logits = await model.forward(inputs);
+ * const values = await logits.data(); // Float32Array of B * m
+ * ```
+ */
+export class Tensor implements Disposable {
+  /** Extent of each axis. */
+  readonly shape: readonly number[];
+  readonly dtype = "float32";
+  #values: Float32Array | undefined;
+
+  /** @internal */
+  constructor(values: Float32Array, shape: readonly number[]) {
+    this.#values = values;
+    this.shape = shape;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.shape.reduce((product, extent) => product * extent, 1);
+  }
+
+  /**
+   * The elements. The array is the tensor's own memory where that lies on the host: writing to it
+   * changes the tensor. It stays valid after `dispose()`.
+   *
+   * @throws LokoError ERR_DISPOSED.
+   */
+  async data(): Promise<Float32Array> {
+    return this.dataSync();
+  }
+
+  /** As {@link Tensor.data}, at once. */
+  dataSync(): Float32Array {
+    if (this.#values === undefined) {
+      throw new LokoError(
+        "ERR_DISPOSED",
+        `A tensor of shape [${this.shape}] was used after dispose().`,
+      );
+    }
+    return this.#values;
+  }
+
+  /** Gives up the memory. Idempotent. */
+  dispose(): void {
+    this.#values = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
