@@ -18,8 +18,9 @@ namespace loko::cpu {
 
 namespace {
 
-constexpr int kBlockK = 384;
-constexpr int kBlockRows = 168;               // 168 x 384 floats of A: a quarter of a 1 MiB L2
+constexpr int kSingleBlockK = 768;            // up to here K is one block, without partial sums
+constexpr int kBlockK = 384;                  // longest K block beyond
+constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of a 1 MiB L2
 constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
 constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
 constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
@@ -31,7 +32,8 @@ constexpr int roundUp(int value, int multiple) {
 // The length of all K blocks but the last. It depends on K alone, so that sums do not depend on
 // anything else.
 int blockDepth(int k) {
-  const int blocks = std::max(1, (k + kBlockK - 1) / kBlockK);
+  if (k <= kSingleBlockK) return roundUp(k, kPackGroup);
+  const int blocks = (k + kBlockK - 1) / kBlockK;
   return roundUp((k + blocks - 1) / blocks, kPackGroup);
 }
 
@@ -52,7 +54,7 @@ struct ScratchLayout {
 
   ScratchLayout(std::int64_t m, int n, int k, int rank) {
     const auto rows = static_cast<std::size_t>(std::min<std::int64_t>(m, kBlockRows));
-    const auto depth = static_cast<std::size_t>(std::min(kBlockK, roundUp(k, kPackGroup)));
+    const auto depth = static_cast<std::size_t>(std::min(kSingleBlockK, roundUp(k, kPackGroup)));
     a = rows * depth;
     tailU = rows * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     panel = depth * kPanelColumns;
@@ -105,8 +107,13 @@ class Share {
       do {
         const int depth = std::min(depth_, args_.k - k0);
         packA(k0, depth);
-        for (int n = n0; n < n1; n += kPanelColumns)
+        for (int n = n0; n < n1; n += kPanelColumns) {
+          if (n + kPanelColumns < n1)
+            announcePanel(n + kPanelColumns, k0);
+          else
+            announcePanel(n0, k0 + depth);
           runPanel(n, k0, depth, partial_ + static_cast<std::ptrdiff_t>(n - n0) * rows_);
+        }
         k0 += depth_;
       } while (k0 < args_.k);
     }
@@ -202,6 +209,12 @@ class Share {
     return {panel_, width};
   }
 
+  // Which packed panel comes next: the tiles of the current one fetch it from memory.
+  void announcePanel(int n, int k0) {
+    const BOperand& b = args_.b;
+    ahead_ = b.packed && k0 < args_.k ? b.packed->panel(b.kBegin + k0, b.nBegin + n) : nullptr;
+  }
+
   void runPanel(int n, int k0, int depth, float* partial) {
     const int left = args_.n - n;
     const int width = left <= kNarrowPanelColumns ? kNarrowPanelColumns : kPanelColumns;
@@ -226,6 +239,12 @@ class Share {
     const int paddedDepth = roundUp(depth, kPackGroup);
     const int paddedRank = roundUp(rank_, kPackGroup);
 
+    const int groups = std::max(1, depth / kPackGroup);
+    const int tileCalls = tiles_ * (width / stripWidth);
+    tile.prefetchLines =
+        (paddedDepth * width / kPackGroup + tileCalls * groups - 1) / (tileCalls * groups);
+    const float* ahead = ahead_;
+
     for (int s = 0; s < std::min(width, left); s += stripWidth) {
       tile.b = b.data + s;
       tile.tailB = tailB ? tailB + s : nullptr;
@@ -235,11 +254,20 @@ class Share {
         tile.tailA = tailB ? tailU_ + static_cast<std::ptrdiff_t>(row) * paddedRank : nullptr;
         tile.partial = first ? nullptr : sums;
         tile.out = last ? tile_ : sums;
+        tile.prefetch = ahead;
+        if (ahead) ahead += tile.prefetchLines * groups * kPackGroup;
+        if (last) fetchOutput(row, height, n + s, stripWidth);
         (narrow ? kernels_.narrowTile : kernels_.tile)[height - 1](tile);
         if (last) finish(row, height, n + s, std::min(stripWidth, left - s), stripWidth);
         sums += height * stripWidth;
       });
     }
+  }
+
+  // The lines of C that a tile will write arrive while it is computed.
+  void fetchOutput(int row, int height, int column, int width) {
+    for (int i = 0; i < height; ++i)
+      for (int j = 0; j < width; j += kPackGroup) __builtin_prefetch(c_[row + i] + column + j, 1);
   }
 
   void finish(int row, int height, int column, int columns, int stride) {
@@ -269,6 +297,7 @@ class Share {
   float* tailU_;
   float* panel_;
   float* partial_;
+  const float* ahead_ = nullptr;
 
   // The current block of rows.
   std::int64_t firstTile_ = 0;

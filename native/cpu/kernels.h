@@ -33,7 +33,9 @@ struct TileArgs {
   std::ptrdiff_t tailLdb;
   int tailBegin;
   int tailEnd;
-  float* out;  // rows x nr, stride nr; may be the same memory as partial
+  const float* prefetch;  // what the next tiles will read, or null
+  int prefetchLines;      // cache lines of it to fetch per 16 steps of k
+  float* out;             // rows x nr, stride nr; may be the same memory as partial
 };
 
 // What happens to a finished rows x columns tile. Row pointers address column 0 of the matrix; null

@@ -32,7 +32,13 @@ void computeTile(const TileArgs& args) {
     }
   };
 
+  const float* ahead = args.prefetch;
+  const int aheadLines = ahead ? args.prefetchLines : 0;
   for (int group = args.depth / kPackGroup; group > 0; --group) {
+    for (int line = 0; line < aheadLines; ++line) {
+      __builtin_prefetch(ahead, 0, 2);  // into the second-level cache
+      ahead += kPackGroup;
+    }
 #pragma GCC unroll 4
     for (int k = 0; k < kPackGroup; ++k) {
       multiplyAdd(a + k, b);
@@ -141,32 +147,50 @@ void transposeBlockKernel(float* dst, std::ptrdiff_t dstStride, const float* con
   }
 }
 
+// The operands of one row of a tile; null where an operand is absent.
+struct EpilogueRow {
+  const float* tile;
+  const float* multiplier;
+  const float* bias;
+  const float* residual;
+  const float* previous;  // C, when accumulating
+  float* c;
+  float* derivative;
+};
+
+// kWidth columns from j on, or the last `left` of a row when `partial`.
+template <Activation kind, bool partial>
+LOKO_INLINE void finishVector(const EpilogueRow& row, int j, int left) {
+  Vec z = load(row.tile + j);
+  if (row.multiplier)
+    z *= partial ? loadPartial(row.multiplier + j, left) : load(row.multiplier + j);
+  if (row.bias) z += partial ? loadPartial(row.bias + j, left) : load(row.bias + j);
+  if (row.residual) z += partial ? loadPartial(row.residual + j, left) : load(row.residual + j);
+  if (row.previous) z += partial ? loadPartial(row.previous + j, left) : load(row.previous + j);
+  const Activated a = activated<kind>(z);
+  if constexpr (partial) {
+    storePartial(row.c + j, a.y, left);
+    if (row.derivative) storePartial(row.derivative + j, a.derivative, left);
+  } else {
+    store(row.c + j, a.y);
+    if (row.derivative) store(row.derivative + j, a.derivative);
+  }
+}
+
 template <Activation kind>
 void epilogueRows(const EpilogueArgs& e) {
+  const int column = e.column;
   for (int i = 0; i < e.rows; ++i) {
-    const float* tile = e.tile + i * e.tileStride;
-    for (int j = 0; j < e.columns; j += kWidth) {
-      const int left = e.columns - j;
-      const bool whole = left >= kWidth;
-      const int column = e.column + j;
-      auto operand = [=](const float* row) __attribute__((always_inline)) {
-        return whole ? load(row + column) : loadPartial(row + column, left);
-      };
-      auto write = [=](float* row, Vec v) __attribute__((always_inline)) {
-        if (whole)
-          store(row + column, v);
-        else
-          storePartial(row + column, v, left);
-      };
-      Vec z = load(tile + j);
-      if (e.multiplier) z *= operand(e.multiplier[i]);
-      if (e.bias) z += operand(e.bias);
-      if (e.residual) z += operand(e.residual[i]);
-      if (e.accumulate) z += operand(e.c[i]);
-      const Activated a = activated<kind>(z);
-      write(e.c[i], a.y);
-      if (e.derivative) write(e.derivative[i], a.derivative);
-    }
+    const EpilogueRow row = {e.tile + i * e.tileStride,
+                             e.multiplier ? e.multiplier[i] + column : nullptr,
+                             e.bias ? e.bias + column : nullptr,
+                             e.residual ? e.residual[i] + column : nullptr,
+                             e.accumulate ? e.c[i] + column : nullptr,
+                             e.c[i] + column,
+                             e.derivative ? e.derivative[i] + column : nullptr};
+    int j = 0;
+    for (; j + kWidth <= e.columns; j += kWidth) finishVector<kind, false>(row, j, kWidth);
+    if (j < e.columns) finishVector<kind, true>(row, j, e.columns - j);
   }
 }
 
