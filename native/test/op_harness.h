@@ -14,6 +14,8 @@
 #include <doctest/doctest.h>
 
 #include "core/op_views.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/isa.h"
 #include "op_bound.h"
 #include "ref/attention.h"
 #include "ref/linear.h"
@@ -21,10 +23,6 @@
 #include "ref/ref_backend.h"
 #include "ref/tokens.h"
 #include "ref/update.h"
-#if __has_include("cpu/cpu_backend.h")
-#include "cpu/cpu_backend.h"
-#include "cpu/isa.h"
-#endif
 
 namespace loko::test {
 
@@ -40,12 +38,10 @@ inline const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = [] {
     std::vector<Candidate> list{
         {"ref", std::ldexp(1.0, -53), [](int) { return ref::makeRefBackend(); }}};
-#if __has_include("cpu/cpu_backend.h")
     for (const cpu::Isa isa : cpu::availableIsas()) {
       list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24),
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
     }
-#endif
     return list;
   }();
   return all;

@@ -11,6 +11,9 @@ struct Shape {
 // token alone, single columns, and more rows than one block.
 constexpr Shape kShapes[] = {{1, 48, 64}, {5, 7, 48}, {17, 64, 7}, {65, 48, 130}, {5, 130, 1},
                              {1, 1, 7},   {17, 1, 1}, {33, 96, 32}};
+struct Extent {
+  int rows, cols;
+};
 constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
                                        Activation::kRelu, Activation::kQuickGelu};
 
@@ -214,11 +217,12 @@ TEST_CASE("LinearBackward agrees with the specification for every optional opera
 TEST_CASE("ActivationBackward scales every segment by the derivative of its sample") {
   for (const auto& [batch, rows] : kSegments) {
     for (const Layout layout : kLayouts) {
-      for (const int cols : {1, 7, 48, 130}) {
+      for (const auto& [tokens, cols] : {Extent{1, 1}, Extent{5, 7}, Extent{17, 48},
+                                         Extent{5, 130}, Extent{197, 192}}) {
         OpCase op(batch, rows, layout);
         ActivationBackward step;
-        step.dy = op.target(true, 5, cols);
-        step.actGrad = op.read(Axis::kSamples, 5, cols);
+        step.dy = op.target(true, tokens, cols);
+        step.actGrad = op.read(Axis::kSamples, tokens, cols);
         op.step = step;
         checkStep(op);
       }

@@ -4,28 +4,28 @@ namespace loko::test {
 
 namespace {
 
-constexpr int kRows[] = {1, 5, 17};
-constexpr int kCols[] = {1, 7, 48, 64, 130};
+struct Extent {
+  int rows, cols;
+};
+constexpr Extent kExtents[] = {{1, 1}, {5, 1}, {5, 7}, {1, 48}, {17, 64}, {5, 130}, {65, 768}};
 
 }  // namespace
 
 TEST_CASE("LayerNorm agrees with the specification, with and without what backward keeps") {
-  for (const int rows : kRows) {
-    for (const int cols : kCols) {
-      for (const Layout layout : kLayouts) {
-        for (int options = 0; options < 4; ++options) {
-          OpCase op(2, 1, layout);
-          LayerNorm step;
-          step.eps = 1e-6f;
-          step.x = op.read(Axis::kSamples, rows, cols);
-          step.y = op.written(Axis::kSamples, rows, cols);
-          if (options & 1) step.xhat = op.written(Axis::kSamples, rows, cols);
-          if (options & 2) step.rstd = op.written(Axis::kSamples, rows, 1);
-          step.gamma = op.vector(cols);
-          step.beta = op.vector(cols);
-          op.step = step;
-          checkStep(op);
-        }
+  for (const auto& [rows, cols] : kExtents) {
+    for (const Layout layout : kLayouts) {
+      for (int options = 0; options < 4; ++options) {
+        OpCase op(2, 1, layout);
+        LayerNorm step;
+        step.eps = 1e-6f;
+        step.x = op.read(Axis::kSamples, rows, cols);
+        step.y = op.written(Axis::kSamples, rows, cols);
+        if (options & 1) step.xhat = op.written(Axis::kSamples, rows, cols);
+        if (options & 2) step.rstd = op.written(Axis::kSamples, rows, 1);
+        step.gamma = op.vector(cols);
+        step.beta = op.vector(cols);
+        op.step = step;
+        checkStep(op);
       }
     }
   }
@@ -49,30 +49,28 @@ TEST_CASE("LayerNorm keeps its accuracy where the mean is far larger than the sp
 
 TEST_CASE("LayerNormBackward agrees with the specification, written or accumulated") {
   for (const auto& [batch, rows] : kSegments) {
-    for (const int tokens : kRows) {
-      for (const int cols : kCols) {
-        for (const bool accumulate : {false, true}) {
-          OpCase op(batch, rows, kLayouts[(batch + rows + tokens) % 3]);
-          LayerNorm forward;
-          forward.eps = 1e-5f;
-          forward.x = op.read(Axis::kSamples, tokens, cols);
-          forward.y = op.read(Axis::kSamples, tokens, cols);
-          forward.xhat = op.read(Axis::kSamples, tokens, cols);
-          forward.rstd = op.read(Axis::kSamples, tokens, 1);
-          forward.gamma = op.vector(cols);
-          forward.beta = op.vector(cols);
-          op.fill(forward);
+    for (const auto& [tokens, cols] : kExtents) {
+      for (const bool accumulate : {false, true}) {
+        OpCase op(batch, rows, kLayouts[(batch + rows + tokens) % 3]);
+        LayerNorm forward;
+        forward.eps = 1e-5f;
+        forward.x = op.read(Axis::kSamples, tokens, cols);
+        forward.y = op.read(Axis::kSamples, tokens, cols);
+        forward.xhat = op.read(Axis::kSamples, tokens, cols);
+        forward.rstd = op.read(Axis::kSamples, tokens, 1);
+        forward.gamma = op.vector(cols);
+        forward.beta = op.vector(cols);
+        op.fill(forward);
 
-          LayerNormBackward step;
-          step.accumulate = accumulate;
-          step.dy = op.read(Axis::kSegments, tokens, cols);
-          step.dx = op.target(accumulate, tokens, cols);
-          step.xhat = forward.xhat;
-          step.rstd = forward.rstd;
-          step.gamma = forward.gamma;
-          op.step = step;
-          checkStep(op);
-        }
+        LayerNormBackward step;
+        step.accumulate = accumulate;
+        step.dy = op.read(Axis::kSegments, tokens, cols);
+        step.dx = op.target(accumulate, tokens, cols);
+        step.xhat = forward.xhat;
+        step.rstd = forward.rstd;
+        step.gamma = forward.gamma;
+        op.step = step;
+        checkStep(op);
       }
     }
   }

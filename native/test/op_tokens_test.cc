@@ -7,7 +7,7 @@ TEST_CASE("Patchify moves every pixel to its place, for one channel and for thre
     int channels, height, width, patch;
   };
   for (const Shape shape : {Shape{1, 4, 4, 4}, Shape{3, 8, 12, 4}, Shape{1, 28, 28, 7},
-                            Shape{3, 5, 5, 1}, Shape{2, 32, 16, 16}}) {
+                            Shape{3, 5, 5, 1}, Shape{2, 32, 16, 16}, Shape{3, 224, 224, 16}}) {
     for (const int batch : {1, 3}) {
       for (const Layout layout : kLayouts) {
         OpCase op(batch, 1, layout, Values::kExact);
@@ -28,8 +28,8 @@ TEST_CASE("Patchify moves every pixel to its place, for one channel and for thre
 }
 
 TEST_CASE("AssembleTokens puts the class token first and adds the position embeddings") {
-  for (const int rows : {1, 5, 16, 49}) {
-    for (const int cols : {1, 7, 48, 64}) {
+  for (const int rows : {1, 5, 16, 196}) {
+    for (const int cols : {1, 7, 48, 192}) {
       for (const Layout layout : kLayouts) {
         OpCase op(3, 1, layout, Values::kExact);
         AssembleTokens step;
@@ -68,6 +68,15 @@ TEST_CASE("ClearRows zeroes every row of a cotangent and nothing beside it") {
       }
     }
   }
+}
+
+TEST_CASE("AddRows and ClearRows share large cotangents between threads") {
+  OpCase add(1, 2);
+  add.step = AddRows{add.read(Axis::kSegments, 197, 768), add.target(true, 197, 768)};
+  checkStep(add);
+  OpCase clear(1, 2);
+  clear.step = ClearRows{clear.target(false, 197, 768)};
+  checkStep(clear);
 }
 
 }  // namespace loko::test

@@ -9,7 +9,8 @@ namespace loko::test {
 namespace {
 
 constexpr int kRowCounts[] = {1, 2, 3, 8, 9, 16, 17, 40, 99};
-constexpr std::int64_t kSizes[] = {1, 7, 500, 1031};  // below and beyond blocks, never a multiple
+// Below and beyond the blocks of a backend, never a multiple; the last is worth several threads.
+constexpr std::int64_t kSizes[] = {1, 7, 1031, 20011};
 
 std::vector<float> draws(std::size_t count, std::mt19937& random, double mean, double spread) {
   std::normal_distribution<double> normal(mean, spread);
@@ -138,7 +139,7 @@ std::vector<double> whitening(const Problem& problem) {
 TEST_CASE("Gram adds up G diag(p) G^T over column ranges, both triangles, for any number of rows") {
   for (const int rows : kRowCounts) {
     for (const std::int64_t n : kSizes) {
-      if (rows > 9 && n == kSizes[2]) continue;
+      if (rows > 9 && n > 2000) continue;
       const Problem problem(rows, n);
       for (const bool weighted : {false, true}) {
         const ref::Memory<Bound> memory = problem.memory<Bound>();
@@ -198,7 +199,7 @@ TEST_CASE("Gram does nothing when the frame asks for none") {
 TEST_CASE("kalmanUpdate moves theta and p by both rules, and does so for any number of threads") {
   for (const int rows : kRowCounts) {
     for (const std::int64_t n : kSizes) {
-      if (rows > 9 && n == kSizes[2]) continue;
+      if (rows > 9 && n > 2000) continue;
       Problem problem(rows, n);
       const std::vector<double> root = whitening(problem);
       const std::vector<float> drawn = draws(static_cast<std::size_t>(rows), problem.random, 0, 1);
