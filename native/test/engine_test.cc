@@ -1,0 +1,272 @@
+// The planner and the engine end to end, on every backend: whole-model Jacobians against differences
+// of the logits, and the ways in which one answer can be computed against each other.
+
+#include "core/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/rng.h"
+#include "core/status.h"
+#include "cpu/cpu_backend.h"
+#include "doctest/doctest.h"
+#include "ref/ref_backend.h"
+#include "test/tiny_vit.h"
+
+namespace loko {
+
+namespace {
+
+const std::vector<std::string> kAllLinear{"query", "key", "value", "output", "fc1", "fc2"};
+
+std::unique_ptr<Engine> makeEngine(std::unique_ptr<Backend> backend,
+                                   const std::vector<std::string>& targets,
+                                   const std::vector<std::string>& trained,
+                                   const TinyVit& shape = {}, LoraInit init = LoraInit::kRandom) {
+  TinyVitBuilder builder(shape);
+  const Adapter adapter = makeAdapter(builder.graph(), targets, 2, trained, init);
+  auto engine = builder.engine(std::move(backend));
+  engine->setAdapter(adapter);
+  return engine;
+}
+
+std::vector<float> pixels(const Engine& engine, int batch, std::uint64_t seed) {
+  const ImageNode& image = engine.graph().imageInput();
+  std::vector<float> values(
+      static_cast<std::size_t>(batch * image.channels * image.height * image.width));
+  const RandomStream random(seed, "pixels");
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = random.normal(i);
+  return values;
+}
+
+std::vector<double> logitsOf(Engine& engine, const std::vector<float>& input, int batch) {
+  std::vector<double> logits;
+  engine.setBatch(input.data(), batch);
+  engine.forward(logits);
+  return logits;
+}
+
+double norm(const std::vector<double>& v) {
+  double sum = 0;
+  for (const double x : v) sum += x * x;
+  return std::sqrt(sum);
+}
+
+/// max over rows of ||a - b|| / ||b||
+double worstRow(const std::vector<float>& a, const std::vector<float>& b, std::int64_t n) {
+  double worst = 0;
+  for (std::size_t row = 0; row * static_cast<std::size_t>(n) < a.size(); ++row) {
+    std::vector<double> difference, reference;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      const std::size_t at = row * static_cast<std::size_t>(n) + i;
+      difference.push_back(static_cast<double>(a[at]) - b[at]);
+      reference.push_back(b[at]);
+    }
+    worst = std::max(worst, norm(difference) / norm(reference));
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("the Jacobian of the whole model is the derivative of its logits") {
+  // Central differences in float64, extrapolated over h and 2h (Richardson): the error is about
+  // h^4 |f^(5)| / 30, 1e-12 to 1e-8 here even where attention bends sharply. theta is exchanged as
+  // float32, so it is first rounded to a grid on which theta +- h is exact; the Jacobian comes back
+  // as float32, which adds 6e-8 of its size.
+  for (const bool wide : {false, true}) {
+    TinyVit shape;
+    shape.activation = wide ? Activation::kGeluTanh : Activation::kGelu;
+    const auto engine = makeEngine(ref::makeRefBackend(),
+                                   wide ? kAllLinear : std::vector<std::string>{"query", "value"},
+                                   {"classifier"}, shape);
+    const std::vector<float> input = pixels(*engine, 2, 1);
+    const std::int64_t n = engine->parameters();
+    std::vector<float> theta(static_cast<std::size_t>(n));
+    engine->readTheta(theta.data());
+    for (float& value : theta) value = std::round(value * 0x1p12F) * 0x1p-12F;
+    engine->writeTheta(theta.data());
+    engine->setBatch(input.data(), 2);
+    const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
+    constexpr float kStep = 0x1p-10F;
+    for (std::size_t j = 0; j < theta.size(); j += 7) {
+      const auto at = [&](float offset) {
+        std::vector<float> moved = theta;
+        moved[j] += offset;
+        engine->writeTheta(moved.data());
+        return logitsOf(*engine, input, 2);
+      };
+      const auto up = at(kStep), down = at(-kStep), up2 = at(2 * kStep), down2 = at(-2 * kStep);
+      for (std::size_t out = 0; out < up.size(); ++out) {
+        const double expected =
+            (8 * (up[out] - down[out]) - (up2[out] - down2[out])) / (12.0 * kStep);
+        const double actual = jacobian[out * theta.size() + j];
+        CHECK(std::abs(actual - expected) < 1e-6 * (1 + std::abs(expected)));
+      }
+    }
+  }
+}
+
+TEST_CASE("the CPU engine agrees with the reference engine") {
+  // Relative errors of float32 products of width ~40 through 3 blocks: a few hundred roundings of
+  // 6e-8 each.
+  for (const Activation activation :
+       {Activation::kGelu, Activation::kRelu, Activation::kQuickGelu, Activation::kGeluTanh}) {
+    TinyVit shape;
+    shape.activation = activation;
+    const auto reference = makeEngine(ref::makeRefBackend(), kAllLinear, {"classifier"}, shape);
+    for (const cpu::Isa isa : cpu::availableIsas()) {
+      const auto engine =
+          makeEngine(cpu::makeCpuBackend(2, isa), kAllLinear, {"classifier"}, shape);
+      const std::vector<float> input = pixels(*engine, 3, 2);
+      const std::vector<double> expected = logitsOf(*reference, input, 3);
+      const std::vector<double> actual = logitsOf(*engine, input, 3);
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        CHECK(std::abs(actual[i] - expected[i]) < 1e-5 * (1 + std::abs(expected[i])));
+      }
+      for (const JacobianOf what : {JacobianOf::kLogits, JacobianOf::kSoftmax}) {
+        CHECK(worstRow(engine->jacobianOf(what), reference->jacobianOf(what),
+                       engine->parameters()) < 5e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("rows propagated together, in passes, or on other threads are the same bits") {
+  std::vector<float> first;
+  for (const int threads : {1, 2, 3}) {
+    for (const int passRows : {0, 1, 2, 3}) {
+      const auto engine =
+          makeEngine(cpu::makeCpuBackend(threads), {"query", "value", "fc1"}, {"classifier"});
+      engine->limitPassRows(passRows);
+      const std::vector<float> input = pixels(*engine, 2, 3);
+      engine->setBatch(input.data(), 2);
+      const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
+      if (first.empty()) first = jacobian;
+      CHECK(jacobian == first);
+    }
+  }
+}
+
+TEST_CASE("a batch is its samples") {
+  const auto engine = makeEngine(cpu::makeCpuBackend(2), kAllLinear, {"classifier"});
+  const std::vector<float> input = pixels(*engine, 3, 4);
+  engine->setBatch(input.data(), 3);
+  const std::vector<float> together = engine->jacobianOf(JacobianOf::kLogits);
+  const std::size_t sample = input.size() / 3, block = together.size() / 3;
+  for (std::size_t b = 0; b < 3; ++b) {
+    engine->setBatch(input.data() + b * sample, 1);
+    const std::vector<float> alone = engine->jacobianOf(JacobianOf::kLogits);
+    const std::vector<float> part(together.begin() + static_cast<std::ptrdiff_t>(b * block),
+                                  together.begin() + static_cast<std::ptrdiff_t>((b + 1) * block));
+    CHECK(worstRow(part, alone, engine->parameters()) < 1e-5);
+  }
+}
+
+TEST_CASE("the gradient is the sum of the samples' cotangents times their Jacobians") {
+  for (const bool onCpu : {false, true}) {
+    const auto engine = makeEngine(onCpu ? cpu::makeCpuBackend(2) : ref::makeRefBackend(),
+                                   kAllLinear, {"classifier"});
+    const std::vector<float> input = pixels(*engine, 3, 5);
+    engine->setBatch(input.data(), 3);
+    const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
+    const std::int64_t n = engine->parameters();
+    const RandomStream random(6, "cotangents");
+    std::vector<double> cotangents(static_cast<std::size_t>(3 * engine->outputs()));
+    for (std::size_t i = 0; i < cotangents.size(); ++i) cotangents[i] = random.normal(i);
+    logitsOf(*engine, input, 3);
+    engine->gradient(cotangents);
+    std::vector<float> gradient(static_cast<std::size_t>(n)), expected(gradient.size());
+    engine->backend().read(Space::kJacobian, 0, gradient.data(), n);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      double sum = 0;
+      for (std::size_t row = 0; row < cotangents.size(); ++row) {
+        sum += cotangents[row] * jacobian[row * static_cast<std::size_t>(n) + i];
+      }
+      expected[i] = static_cast<float>(sum);
+    }
+    CHECK(worstRow(gradient, expected, n) < 1e-5);
+  }
+}
+
+TEST_CASE("the Gram matrix taken during backward is that of the stored rows") {
+  for (const int passRows : {0, 2}) {
+    const auto engine = makeEngine(cpu::makeCpuBackend(2), {"query", "value"}, {"classifier"});
+    engine->limitPassRows(passRows);
+    const std::vector<float> input = pixels(*engine, 1, 7);
+    logitsOf(*engine, input, 1);
+    const int m = engine->outputs();
+    std::vector<double> identity(static_cast<std::size_t>(m * m), 0.0);
+    for (int i = 0; i < m; ++i) identity[static_cast<std::size_t>(i * m + i)] = 1;
+    const auto p = engine->backend().makeState(engine->parameters(), 0.25);
+    std::vector<double> during(identity.size()), after(identity.size());
+    engine->jacobian(identity, m, p.get(), during.data());
+    engine->gram(m, p.get(), after.data());
+    const std::int64_t n = engine->parameters();
+    std::vector<float> rows(static_cast<std::size_t>(m * n));
+    engine->backend().read(Space::kJacobian, 0, rows.data(), m * n);
+    for (int a = 0; a < m; ++a) {
+      for (int b = 0; b < m; ++b) {
+        double expected = 0, magnitude = 0;
+        for (std::int64_t i = 0; i < n; ++i) {
+          const double term = 0.25 * rows[static_cast<std::size_t>(a * n + i)] *
+                              rows[static_cast<std::size_t>(b * n + i)];
+          expected += term;
+          magnitude += std::abs(term);
+        }
+        const auto at = static_cast<std::size_t>(a * m + b);
+        CHECK(std::abs(during[at] - expected) < 1e-6 * magnitude);
+        CHECK(std::abs(after[at] - expected) < 1e-6 * magnitude);
+      }
+    }
+  }
+}
+
+TEST_CASE("with B = 0 only B and the head feel anything") {
+  const auto engine =
+      makeEngine(cpu::makeCpuBackend(1), {"query"}, {"classifier"}, {}, LoraInit::kKaiming);
+  const std::vector<float> input = pixels(*engine, 1, 8);
+  engine->setBatch(input.data(), 1);
+  const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
+  const std::int64_t n = engine->parameters();
+  for (const AdaptedModule& lora : engine->adapter().lora) {
+    for (int row = 0; row < engine->outputs(); ++row) {
+      const auto begin = jacobian.begin() + row * n;
+      CHECK(std::all_of(begin + lora.a, begin + lora.b, [](float g) { return g == 0; }));
+      CHECK(std::any_of(begin + lora.b, begin + lora.b + 10, [](float g) { return g != 0; }));
+    }
+  }
+}
+
+TEST_CASE("a non-finite pixel is refused with its place, and the engine goes on") {
+  const auto engine = makeEngine(cpu::makeCpuBackend(1), {"query"}, {"classifier"});
+  std::vector<float> input = pixels(*engine, 2, 9);
+  const std::vector<double> before = logitsOf(*engine, input, 2);
+  std::vector<float> broken = input;
+  broken[288 + 144 + 12 + 3] = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_WITH_AS(engine->setBatch(broken.data(), 2),
+                       doctest::Contains("sample 1, channel 1, row 1, column 3"), Error);
+  CHECK(logitsOf(*engine, input, 2) == before);
+}
+
+TEST_CASE("inference and training plans give the same logits") {
+  const auto engine = makeEngine(cpu::makeCpuBackend(2), kAllLinear, {"classifier"});
+  const std::vector<float> input = pixels(*engine, 2, 10);
+  const std::vector<double> training = logitsOf(*engine, input, 2);
+  std::vector<double> inference;
+  engine->predict(inference);
+  CHECK(inference == training);
+}
+
+TEST_CASE("an adapter that cannot be set up leaves the engine as it was") {
+  const auto engine = makeEngine(cpu::makeCpuBackend(1), {"query"}, {"classifier"});
+  const std::vector<float> input = pixels(*engine, 1, 12);
+  const std::vector<double> before = logitsOf(*engine, input, 1);
+  Adapter broken = engine->adapter();
+  broken.parameters += 10;  // ten parameters that no module owns
+  CHECK_THROWS_WITH_AS(engine->setAdapter(broken), doctest::Contains("10 of"), Error);
+  CHECK(logitsOf(*engine, input, 1) == before);
+}
+
+}  // namespace loko
