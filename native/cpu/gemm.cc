@@ -23,6 +23,7 @@ constexpr int kBlockK = 384;                  // longest K block beyond
 constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of a 1 MiB L2
 constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
 constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
+constexpr int kFetchAheadRows = 12;           // below, B streams faster without software prefetch
 constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
 
 constexpr int roundUp(int value, int multiple) {
@@ -58,10 +59,8 @@ struct ScratchLayout {
     a = rows * depth;
     tailU = rows * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     panel = depth * kPanelColumns;
-    partial = k <= kBlockK
-                  ? 0
-                  : std::min<std::size_t>(
-                        kPartialFloats, rows * static_cast<std::size_t>(roundUp(n, kPanelColumns)));
+    const std::size_t columns = static_cast<std::size_t>(roundUp(n, kPanelColumns));
+    partial = k <= kSingleBlockK ? 0 : std::min<std::size_t>(kPartialFloats, rows * columns);
   }
   std::size_t total() const { return a + tailU + panel + partial; }
 };
@@ -212,7 +211,8 @@ class Share {
   // Which packed panel comes next: the tiles of the current one fetch it from memory.
   void announcePanel(int n, int k0) {
     const BOperand& b = args_.b;
-    ahead_ = b.packed && k0 < args_.k ? b.packed->panel(b.kBegin + k0, b.nBegin + n) : nullptr;
+    const bool worthwhile = b.packed && rows_ >= kFetchAheadRows && k0 < args_.k;
+    ahead_ = worthwhile ? b.packed->panel(b.kBegin + k0, b.nBegin + n) : nullptr;
   }
 
   void runPanel(int n, int k0, int depth, float* partial) {
