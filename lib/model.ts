@@ -16,7 +16,7 @@ export interface ModelOptions {
   /** Where to compute. Default `"auto"`. */
   device?: Device;
   /**
-   * CPU threads of this model; results do not depend on it. Default: physical cores within the
+   * CPU threads of this model; results do not depend on it. 0, the default: physical cores within the
    * affinity mask and the cgroup quota of the process.
    */
   threads?: number;
@@ -109,7 +109,7 @@ export class Model implements Disposable {
     }
     checkOptions("Model.fromPretrained", options, {
       device: oneOf("auto", "cpu", "cuda", "ref"),
-      threads: integerIn(1, 1024),
+      threads: integerIn(0, 1024),
       numLabels: integerIn(1, 2 ** 20),
       seed: integerIn(0),
       ignoreMismatchedSizes: trueOrFalse,
