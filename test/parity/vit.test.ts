@@ -1,4 +1,5 @@
-import { describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { deviceInfo } from "../../lib/device.js";
 import { Model } from "../../lib/model.js";
 import {
   loadAdapted,
@@ -125,8 +126,29 @@ describe("checkpoint formats", () => {
   });
 });
 
-describe("threads", () => {
-  test("one and two threads give the same bits", async () => {
+// Set for this process only: the native code reads it whenever a model is loaded.
+describe.each(deviceInfo().cpu.instructionSets)("instruction set %s", (isa) => {
+  beforeEach(() => {
+    process.env.LOKO_CPU_ISA = isa;
+  });
+  afterEach(() => {
+    delete process.env.LOKO_CPU_ISA;
+  });
+
+  test.each(VIT_CASES)("computes PyTorch's logits and Jacobians in case %s", async (name) => {
+    const fixture = await readVit(name);
+    using model = await loadAdapted(name, fixture, { device: "cpu" });
+    const description = model.runtime.call((session) => session.description());
+    expect(description).toContain(`${isa},`);
+    const logits = await logitsOf(model, fixture);
+    expect(maxAbsError(logits, fixture.expected.get("logits")!.values)).toBeLessThan(
+      LOGIT_TOLERANCE.cpu,
+    );
+    await expectJacobian(model, fixture, "logits", "jacobian");
+    await expectJacobian(model, fixture, "softmax", "jacobian");
+  });
+
+  test("gives the same bits with one and two threads", async () => {
     const fixture = await readVit("wide");
     const results = [];
     for (const threads of [1, 2]) {
