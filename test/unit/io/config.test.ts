@@ -44,6 +44,11 @@ describe("readNumber", () => {
     await errorOf("ERR_CONFIG", () => readNumber(config, "hidden", options));
   });
 
+  test.each([1.5, 2 ** 53, 1e-9])("does not take %d for an integer", async (value) => {
+    expect(readNumber({ value }, "value")).toBe(value);
+    await errorOf("ERR_CONFIG", () => readNumber({ value }, "value", { integer: true }));
+  });
+
   test("does not find keys of Object.prototype or of a __proto__ in the file", async () => {
     const hostile = parseJsonObject(Buffer.from('{"__proto__":{"hidden":1}}'), "x");
     await errorOf("ERR_CONFIG", () => readNumber(hostile, "hidden"));
@@ -87,7 +92,9 @@ describe("parseJsonObject", () => {
   });
 
   test("refuses bytes that are not UTF-8", async () => {
-    await errorOf("ERR_CONFIG", () => parseJsonObject(Buffer.from([0x7b, 0xff, 0x7d]), "c.json"));
+    await errorOf("ERR_CONFIG", () =>
+      parseJsonObject(Buffer.from('{"a":"\u00ff"}', "latin1"), "c.json"),
+    );
   });
 });
 

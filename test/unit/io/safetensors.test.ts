@@ -221,7 +221,8 @@ describe("openSafetensors", () => {
     await errorOf("ERR_FILE_READ", () => openSafetensors("nul\0byte"));
     if (process.platform !== "win32") {
       execFileSync("mkfifo", [join(dir, "pipe")]);
-      await errorOf("ERR_FILE_READ", () => openSafetensors(join(dir, "pipe")));
+      const pipe = await errorOf("ERR_FILE_READ", () => openSafetensors(join(dir, "pipe")));
+      expect(pipe.message).toBe(`${join(dir, "pipe")}: expected a regular file.`);
       await writeFile(join(dir, "secret"), "x");
       await chmod(join(dir, "secret"), 0);
       // Root reads everything; the file is then merely too short.
