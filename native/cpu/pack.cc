@@ -127,11 +127,12 @@ void PackedTail::packPanel(const TailSite* sites, int count, int n0) {
     const int n2 = std::min(n0 + stride, site.columnEnd);
     const bool nk = site.layout == WeightLayout::kNK;
     for (int r = site.rowBegin; r < site.rowEnd; ++r) {
-      float* row = panel + r * stride - n0;
+      float* row = panel + r * stride;
       const std::ptrdiff_t k = r - site.rowBegin;
       const float* source = nk ? site.source + k : site.source + k * site.ld;
       const std::ptrdiff_t step = nk ? site.ld : 1;
-      for (int n = n1; n < n2; ++n) row[n] += site.scale * source[(n - site.columnBegin) * step];
+      for (int n = n1; n < n2; ++n)
+        row[n - n0] += site.scale * source[(n - site.columnBegin) * step];
     }
   }
 }

@@ -241,10 +241,9 @@ class Problem {
     }
     tail_ = PackedTail(c_.rank, c_.n);
     // Packed twice: the second time must not see what the first one left.
-    std::vector<TailSite> before = sites;
-    before[0].columnBegin = 0;
-    before[0].columnEnd = 1;
-    tail_.pack(before.data(), count);
+    const std::vector<float> other = randomVector(static_cast<std::size_t>(c_.rank));
+    const TailSite before = {other.data(), 0, WeightLayout::kNK, 0, c_.rank, 0, 1, 1.0f};
+    tail_.pack(&before, 1);
     tail_.pack(sites.data(), count);
   }
 
