@@ -49,17 +49,19 @@ export function findWeights(
         return found !== undefined && !sameShape(found.shape, shape);
       }));
 
-  const used = new Set<string>();
+  const expectedNames = new Set(definition.graph.weights.map(({ name }) => nameInFile(name)));
+  const unusedWeights = [...checkpoint.weights.keys()].filter(
+    (name) => !expectedNames.has(name) && !definition.isIgnored(name),
+  );
   const newWeights: string[] = [];
   const weights = definition.graph.weights.map((required): NativeWeight => {
     const { name, shape } = required;
-    used.add(nameInFile(name));
     if (replacesHead && isOfHead(required)) {
       newWeights.push(name);
       return { name, shape, std: name.endsWith(".bias") ? 0 : HEAD_STD };
     }
     const info = checkpoint.weights.get(nameInFile(name));
-    if (info === undefined) throw missing(checkpoint, nameInFile(name), shape);
+    if (info === undefined) throw missing(checkpoint, nameInFile(name), shape, unusedWeights);
     if (!sameShape(info.shape, shape)) {
       throw isOfHead(required) && options.numLabels !== undefined
         ? wrongLabels(info, options.numLabels)
@@ -67,9 +69,6 @@ export function findWeights(
     }
     return { name, shape, file: info.path, byteOffset: info.byteOffset, dtype: dtypeOf(info) };
   });
-  const unusedWeights = [...checkpoint.weights.keys()].filter(
-    (name) => !used.has(name) && !definition.isIgnored(name),
-  );
   return { weights, newWeights, unusedWeights };
 }
 
@@ -77,14 +76,20 @@ function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((extent, i) => extent === b[i]);
 }
 
-function missing(checkpoint: Checkpoint, name: string, shape: readonly number[]): LokoError {
-  const near = nearestNames(name, checkpoint.weights.keys(), 1).map(describe).join(", ");
+function missing(
+  checkpoint: Checkpoint,
+  name: string,
+  shape: readonly number[],
+  unusedWeights: readonly string[],
+): LokoError {
   const files = [...new Set([...checkpoint.weights.values()].map(({ path }) => path))];
+  // A misspelt name is one that nothing else claims.
+  const [near] = nearestNames(name, unusedWeights, 1);
   return new LokoError(
     "ERR_WEIGHT_MISSING",
     `${files.length === 1 ? files[0] : checkpoint.dir}: expected the weight ${describe(name)} of ` +
       `shape [${shape}], as ${originOf(checkpoint.config)} describes the model, and it is not there` +
-      `${near === "" ? " (no weights at all)" : `; the nearest name is ${near}`}.`,
+      `${near === undefined ? "" : `; the nearest unused name is ${describe(near)}`}.`,
   );
 }
 
