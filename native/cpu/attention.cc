@@ -28,7 +28,9 @@ int segmentChunk(int block, int keys, int segments) {
 std::size_t gemmFloats(std::int64_t m, int n, int k, int rank = 0) {
   return (gemmScratchBytes(m, n, k, rank) + sizeof(float) - 1) / sizeof(float);
 }
-std::size_t aligned(std::int64_t floats) { return (static_cast<std::size_t>(floats) + 15) / 16 * 16; }
+std::size_t aligned(std::int64_t floats) {
+  return (static_cast<std::size_t>(floats) + 15) / 16 * 16;
+}
 
 /// Parts of a thread's scratch, in floats from its start.
 struct ForwardScratch {
@@ -210,7 +212,8 @@ class HeadBackward {
   }
   /// Rows of the segments c, c + 1, ... of the block's sample, from row t0 on, `rows` of each.
   template <class Map, class Pointer>
-  Map segmentRows(Pointer base, const View& view, const Block& block, int c, int t0, int rows) const {
+  Map segmentRows(Pointer base, const View& view, const Block& block, int c, int t0,
+                  int rows) const {
     const std::int64_t segment = std::int64_t{c} * batch_ + block.sample;
     Map map;
     map.base = base + segment * view.sampleStride + t0 * view.ld + block.column;
@@ -348,7 +351,8 @@ void run(const AttentionBackward& op, const Frame& frame, Context& context) {
   context.forEachRange(
       std::int64_t{heads} * splits, work, [&](std::int64_t begin, std::int64_t end, int part) {
         for (std::int64_t task = begin; task < end; ++task) {
-          const int index = static_cast<int>(task / splits), split = static_cast<int>(task % splits);
+          const int index = static_cast<int>(task / splits),
+                    split = static_cast<int>(task % splits);
           backward.run(index / op.heads, index % op.heads, frame.rows * split / splits,
                        frame.rows * (split + 1) / splits, part);
         }

@@ -38,9 +38,9 @@ Map mapOf(const View& view, Pointer base) {
 }  // namespace
 
 void expectShape(const View& view, int rows, int cols, const char* operand) {
-  LOKO_CHECK(view.rows == rows && view.cols == cols,
-             std::string(operand) + " is " + shapeText(view.rows, view.cols) + ", expected " +
-                 shapeText(rows, cols));
+  LOKO_CHECK(view.rows == rows && view.cols == cols, std::string(operand) + " is " +
+                                                         shapeText(view.rows, view.cols) +
+                                                         ", expected " + shapeText(rows, cols));
 }
 
 void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
@@ -87,8 +87,8 @@ void Context::reserveJacobian(std::int64_t rows, std::int64_t parameters) {
 float* Context::at(const View& view, int samples) {
   if (!view.present()) return nullptr;
   const MappedFloats& memory = space(view.space);
-  const std::int64_t end = view.offset + (samples - 1) * view.sampleStride +
-                           (view.rows - 1) * view.ld + view.cols;
+  const std::int64_t end =
+      view.offset + (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
   LOKO_CHECK(view.offset >= 0 && end <= memory.size(),
              "a view ends at " + std::to_string(end) + " of " + std::to_string(memory.size()));
   return memory.data() + view.offset;
@@ -153,9 +153,8 @@ const PackedMatrix& Context::matrix(WeightId id, Orientation orientation, int ou
 
 const float* Context::vector(WeightId id, std::int64_t size) const {
   const Weight& found = weight(id);
-  LOKO_CHECK(found.vector && found.size == size,
-             "a vector has " + std::to_string(found.size) + " elements, expected " +
-                 std::to_string(size));
+  LOKO_CHECK(found.vector && found.size == size, "a vector has " + std::to_string(found.size) +
+                                                     " elements, expected " + std::to_string(size));
   return found.vector.get();
 }
 
@@ -196,7 +195,9 @@ const PackedTail& Context::packTail(int rank, int n, const TailSite* sites, int 
   throw Error(ErrorCode::kInternal, "A low-rank term of a shape that prepare() has not seen");
 }
 
-void Context::needShared(std::size_t floats) { grow(shared_, sharedFloats_, floats); }
+void Context::needShared(std::size_t floats) {
+  grow(shared_, sharedFloats_, floats);
+}
 
 float* Context::shared(std::size_t floats) {
   LOKO_CHECK(floats <= sharedFloats_, "more scratch than prepare() has seen");

@@ -21,8 +21,8 @@
 
 namespace loko::cpu {
 
-/// Multiply-adds (or elements moved, at a few each) below which waking a thread costs more.
-constexpr std::int64_t kWorkPerPart = 100000;
+/// Multiply-adds (memory-bound work counts about ten per element) that pay for waking a thread.
+constexpr std::int64_t kWorkPerPart = 500000;
 
 class State final : public StateArray {
  public:
@@ -89,9 +89,7 @@ class Context {
       return;
     }
     pool.run(
-        [&](int part, int parts) {
-          fn(count * part / parts, count * (part + 1) / parts, part);
-        },
+        [&](int part, int parts) { fn(count * part / parts, count * (part + 1) / parts, part); },
         most);
   }
   template <typename Fn>

@@ -10,7 +10,9 @@ namespace loko::cpu {
 
 namespace {
 
-State& stateOf(StateArray& state) { return dynamic_cast<State&>(state); }
+State& stateOf(StateArray& state) {
+  return dynamic_cast<State&>(state);
+}
 
 class CpuBackend final : public Backend {
  public:

@@ -10,8 +10,7 @@ void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>
                     Context& context) {
   constexpr std::size_t kMaxArrays = 3;
   const std::int64_t n = context.parameters();
-  LOKO_CHECK(state.size() <= kMaxArrays &&
-                 static_cast<int>(state.size()) == stateArrays(update),
+  LOKO_CHECK(state.size() <= kMaxArrays && static_cast<int>(state.size()) == stateArrays(update),
              std::to_string(state.size()) + " state arrays");
   float* arrays[kMaxArrays] = {};
   for (std::size_t i = 0; i < state.size(); ++i) {

@@ -126,12 +126,13 @@ void run(const Gram& op, const Frame& frame, Context& context) {
   if (op.begin == op.end) return;
 
   const GramShape shape(frame.gramRows, context.ops.gramBlockRows, op.begin, op.end);
-  auto* sums = reinterpret_cast<double*>(
-      context.shared(shape.sums() * sizeof(double) / sizeof(float)));
+  auto* sums =
+      reinterpret_cast<double*>(context.shared(shape.sums() * sizeof(double) / sizeof(float)));
   const std::int64_t work =
       (op.end - op.begin) / shape.slabs * shape.blockRows * shape.blockRows / 8;
   context.forEachRange(
-      std::int64_t{shape.slabs} * shape.pairs, work, [&](std::int64_t begin, std::int64_t end, int) {
+      std::int64_t{shape.slabs} * shape.pairs, work,
+      [&](std::int64_t begin, std::int64_t end, int) {
         while (begin < end) {
           const std::int64_t slab = begin / shape.pairs;
           const std::int64_t last = std::min(end, (slab + 1) * shape.pairs);

@@ -46,9 +46,7 @@ class Coefficients {
   }
 
   int tiles() const { return tiles_; }
-  int begin(int tile) const {
-    return static_cast<int>(std::int64_t{k_ + 1} * tile / tiles_);
-  }
+  int begin(int tile) const { return static_cast<int>(std::int64_t{k_ + 1} * tile / tiles_); }
   int height(int tile) const { return begin(tile + 1) - begin(tile); }
   int depth(int tile) const {
     int used = 1;
@@ -204,7 +202,8 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   Statistics statistics[kMaxSlabs];
   const std::int64_t chunks = (n + kChunkColumns - 1) / kChunkColumns;
   const std::int64_t slabs = std::min<std::int64_t>(chunks, kMaxSlabs);
-  const std::int64_t work = n / slabs * (std::int64_t{update.rows} * update.rows / 16 + update.rows);
+  const std::int64_t work =
+      n / slabs * (std::int64_t{update.rows} * update.rows / 16 + update.rows);
   context.forEachRange(slabs, work, [&](std::int64_t begin, std::int64_t end, int part) {
     float* padding = context.local(part, static_cast<std::size_t>(update.rows) * kPanelColumns);
     for (std::int64_t slab = begin; slab < end; ++slab) {

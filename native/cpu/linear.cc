@@ -17,7 +17,8 @@ const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n,
     block.rowBegin = site.hBegin;
     block.rowEnd = site.hBegin + site.rank;
     if (forward) {
-      block.source = context.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
+      block.source =
+          context.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
       block.ld = site.rank;
       block.layout = WeightLayout::kNK;
       block.columnBegin = site.outBegin;

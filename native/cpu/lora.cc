@@ -103,6 +103,65 @@ int columnsOfSites(const std::vector<LoraSite>& sites) {
   return columns;
 }
 
+// dB = scale dy^T h is taken as its transpose h^T dy: r rows of full width, with dy read in place,
+// where dy^T h would pack all of dy for r columns. A task is a range of columns of one segment.
+class FactorBlocks {
+ public:
+  FactorBlocks(const LoraSite& site, const LoraBackward& op, int batch, int rows, int threads)
+      : site_(site),
+        op_(op),
+        out_(site.outEnd - site.outBegin),
+        segments_(rows * batch),
+        splits_(std::clamp((threads + segments_ - 1) / segments_, 1,
+                           (out_ + kPanelColumns - 1) / kPanelColumns)),
+        columns_((out_ + splits_ - 1) / splits_) {}
+
+  std::int64_t tasks() const { return std::int64_t{segments_} * splits_; }
+  std::int64_t work() const { return std::int64_t{op_.dy.rows} * site_.rank * columns_; }
+  std::size_t transposedFloats() const {
+    return (static_cast<std::size_t>(site_.rank) * static_cast<std::size_t>(columns_) + 15) / 16 *
+           16;
+  }
+  std::size_t localFloats() const {
+    return transposedFloats() +
+           gemmScratchBytes(site_.rank, columns_, op_.dy.rows, 0) / sizeof(float) + 1;
+  }
+
+  void run(std::int64_t task, const Frame& frame, float* scratch, Context& context) const {
+    const auto segment = static_cast<int>(task / splits_);
+    const int begin = static_cast<int>(task % splits_) * columns_;
+    const int columns = std::min(columns_, out_ - begin);
+    if (columns <= 0) return;
+    const float* h = context.at(op_.h, frame.batch) + segment % frame.batch * op_.h.sampleStride;
+    const float* dy = context.at(op_.dy, segments_) + segment * op_.dy.sampleStride;
+    GemmArgs args;
+    args.m = site_.rank;
+    args.n = columns;
+    args.k = op_.dy.rows;
+    args.a.transposed = true;
+    args.a.rows.base = h + site_.hBegin;
+    args.a.rows.ld = op_.h.ld;
+    args.b.data = dy + site_.outBegin + begin;
+    args.b.ld = op_.dy.ld;
+    args.c.base = scratch;
+    args.c.ld = columns;
+    args.epilogue.alpha = site_.scale;
+    gemm(context.kernels, args, scratch + transposedFloats());
+
+    const std::int64_t size = std::int64_t{out_} * site_.rank;
+    float* target = context.jacobian(frame.firstRow + segment, site_.b, size) +
+                    std::int64_t{begin} * site_.rank;
+    for (int o = 0; o < columns; ++o) {
+      for (int j = 0; j < site_.rank; ++j) *target++ = scratch[j * columns + o];
+    }
+  }
+
+ private:
+  const LoraSite& site_;
+  const LoraBackward& op_;
+  const int out_, segments_, splits_, columns_;
+};
+
 }  // namespace
 
 void prepare(const LoraDown& op, const WorkspaceHint& hint, Context& context) {
@@ -137,6 +196,8 @@ void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context
     context.needGemm(rows, site.rank, out);
     needBlock(op.dy.rows, out, site.rank, hint, context);
     needBlock(op.dy.rows, site.rank, op.x.cols, hint, context);
+    // Fewer rows split into narrower columns.
+    context.needLocal(FactorBlocks(site, op, hint.batch, hint.maxRows, 1).localFloats());
   }
 }
 
@@ -163,8 +224,20 @@ void run(const LoraBackward& op, const Frame& frame, Context& context) {
     args.epilogue.alpha = site.scale;
     context.gemm(args);
 
-    writeParameterBlock({dy, h, site.b, site.scale}, frame, context);
-    writeParameterBlock({u, op.x, site.a, 1.0f}, frame, context);
+    if (frame.reduce) {
+      writeReducedBlock({dy, h, site.b, site.scale}, frame, context);
+      writeReducedBlock({u, op.x, site.a, 1.0f}, frame, context);
+      continue;
+    }
+    const FactorBlocks blocks(site, op, frame.batch, frame.rows, context.pool.threads());
+    context.forEachRange(blocks.tasks(), blocks.work(),
+                         [&](std::int64_t begin, std::int64_t end, int part) {
+                           float* scratch = context.local(part, blocks.localFloats());
+                           for (std::int64_t task = begin; task < end; ++task) {
+                             blocks.run(task, frame, scratch, context);
+                           }
+                         });
+    writeBlocks({u, op.x, site.a, 1.0f}, frame, context);
   }
 }
 

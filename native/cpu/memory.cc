@@ -26,7 +26,8 @@ void MappedFloats::grow(std::int64_t count, bool keep) {
     throw Error(ErrorCode::kOutOfMemory,
                 "Could not reserve " + std::to_string(count) + " floats (" +
                     std::to_string(static_cast<double>(count) * sizeof(float)) + " bytes) for " +
-                    purpose_ + ". Use a smaller batch, fewer observation rows or fewer parameters.");
+                    purpose_ +
+                    ". Use a smaller batch, fewer observation rows or fewer parameters.");
   }
   if (data_ != nullptr) {
     if (keep) std::memcpy(memory, data_, static_cast<std::size_t>(size_) * sizeof(float));

@@ -17,7 +17,7 @@ void run(const LayerNorm& op, const Frame& frame, Context& context) {
   common.beta = context.vector(op.beta, cols);
   common.columns = cols;
   common.eps = op.eps;
-  context.forEach(std::int64_t{batch} * rows, 4 * cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{batch} * rows, 10 * cols, [&](std::int64_t i) {
     LayerNormRow row = common;
     row.x = x.row(i);
     row.y = y.row(i);
@@ -41,7 +41,7 @@ void run(const LayerNormBackward& op, const Frame& frame, Context& context) {
   common.gamma = context.vector(op.gamma, cols);
   common.columns = cols;
   common.accumulate = op.accumulate;
-  context.forEach(std::int64_t{segments} * rows, 4 * cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{segments} * rows, 10 * cols, [&](std::int64_t i) {
     LayerNormBackwardRow row = common;
     row.dy = dy.row(i);
     row.dx = dx.row(i);

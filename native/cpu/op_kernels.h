@@ -32,12 +32,12 @@ struct LayerNormBackwardRow {
 
 // out[i * rightRows + j] = sum over columns of left[i] * weights * right[j]; weights null: ones.
 struct GramBlock {
-  const float* left;   // row i at left + i * ld
+  const float* left;  // row i at left + i * ld
   const float* right;
   std::ptrdiff_t ld;
   const float* weights;
   int columns;
-  int leftRows;        // 1 .. OpKernels::gramBlockRows
+  int leftRows;  // 1 .. OpKernels::gramBlockRows
   int rightRows;
   float* out;
 };
@@ -59,7 +59,7 @@ constexpr int kMaxGramBlockRows = 5;
 struct OpKernels {
   void (*layerNorm)(const LayerNormRow&);
   void (*layerNormBackward)(const LayerNormBackwardRow&);
-  void (*softmax)(float* row, int n);                           // in place
+  void (*softmax)(float* row, int n);                          // in place
   void (*multiply)(float* y, const float* x, std::int64_t n);  // y *= x
 
   int gramBlockRows;  // rows whose products fit the registers, at most kMaxGramBlockRows

@@ -12,7 +12,7 @@ void run(const Patchify& op, const Frame& frame, Context& context) {
   expectShape(op.patches, down * across, op.channels * side * side, "patches");
   const RowMap image = context.rows(op.image, frame.batch);
   const MutableRowMap patches = context.writableRows(op.patches, frame.batch);
-  context.forEach(std::int64_t{frame.batch} * down * across, op.patches.cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{frame.batch} * down * across, 10 * op.patches.cols, [&](std::int64_t i) {
     const std::int64_t sample = i / (down * across);
     const int y = static_cast<int>(i / across % down) * side;
     const int x = static_cast<int>(i % across) * side;
@@ -33,7 +33,7 @@ void run(const AssembleTokens& op, const Frame& frame, Context& context) {
   const MutableRowMap tokens = context.writableRows(op.tokens, frame.batch);
   const float* cls = context.vector(op.cls, cols);
   const float* pos = context.vector(op.pos, std::int64_t{rows} * cols);
-  context.forEach(std::int64_t{frame.batch} * rows, cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{frame.batch} * rows, 10 * cols, [&](std::int64_t i) {
     const std::int64_t sample = i / rows, t = i % rows;
     const float* source = t == 0 ? cls : patches.row(sample * (rows - 1) + t - 1);
     const float* position = pos + t * cols;
@@ -49,14 +49,15 @@ void run(const AddRows& op, const Frame& frame, Context& context) {
   target.rows = rows;
   const RowMap src = context.rows(op.src, frame.segments());
   const MutableRowMap dst = context.writableRows(target, frame.segments());
-  context.forEach(std::int64_t{frame.segments()} * rows, cols,
-                  [&](std::int64_t i) { context.kernels.axpy(dst.row(i), 1.0f, src.row(i), cols); });
+  context.forEach(std::int64_t{frame.segments()} * rows, 10 * cols, [&](std::int64_t i) {
+    context.kernels.axpy(dst.row(i), 1.0f, src.row(i), cols);
+  });
 }
 
 void run(const ClearRows& op, const Frame& frame, Context& context) {
   const MutableRowMap dst = context.writableRows(op.dst, frame.segments());
   const auto bytes = static_cast<std::size_t>(op.dst.cols) * sizeof(float);
-  context.forEach(std::int64_t{frame.segments()} * op.dst.rows, op.dst.cols,
+  context.forEach(std::int64_t{frame.segments()} * op.dst.rows, 10 * op.dst.cols,
                   [&](std::int64_t i) { std::memset(dst.row(i), 0, bytes); });
 }
 
