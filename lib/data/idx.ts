@@ -123,7 +123,7 @@ function parseHeader(bytes: Buffer, path: string, maxBytes: number): IdxHeader |
   const headerBytes = 4 + 4 * dimensions;
   if (bytes.length < headerBytes) return undefined;
   const shape = Array.from({ length: dimensions }, (_, i) => bytes.readUInt32BE(4 + 4 * i));
-  // Overflow to an inexact number or to Infinity is above any limit as well.
+  // Overflow to an inexact number or to Infinity is above any limit as well; Infinity times 0 is not.
   const dataBytes = shape.includes(0) ? 0 : shape.reduce((product, n) => product * n, type.size);
   if (dataBytes > maxBytes) {
     throw formatError(

@@ -265,8 +265,6 @@ function excerpt(value: unknown): string {
 
 /** Bytes of a tensor, or undefined where that is not a whole number or not exact in a double. */
 function byteLengthOf(dtype: SafetensorsDtype, shape: readonly number[]): number | undefined {
-  // A zero anywhere makes the tensor empty, whatever the product of the other dimensions.
-  if (shape.includes(0)) return 0;
   let elements = 1;
   for (const dimension of shape) {
     elements *= dimension;

@@ -57,6 +57,8 @@ describe("readIdx", () => {
       shape: [0, 0xffffffff],
       data: new Uint8Array(0),
     });
+    const overflowing = hex(`000008ff ${"ffffffff".repeat(254)} 00000000`);
+    expect((await readIdx(await file(overflowing))).data).toEqual(new Uint8Array(0));
     expect((await readIdx(await file(hex("00000800 07")))).data).toEqual(new Uint8Array([7]));
   });
 

@@ -141,6 +141,11 @@ describe("resolveModulesToSave", () => {
     ]);
   });
 
+  test("matches whole segments only", async () => {
+    await errorOf("ERR_TARGET_MODULES", () => saved({ modulesToSave: ["class"] }));
+    await errorOf("ERR_TARGET_MODULES", () => saved({ modulesToSave: ["norm"] }));
+  });
+
   test("refuses a dead entry with the nearest names", async () => {
     const error = await errorOf("ERR_TARGET_MODULES", () =>
       saved({ modulesToSave: ["classifier", "layer_norm"] }),
