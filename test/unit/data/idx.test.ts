@@ -70,6 +70,11 @@ describe("readIdx", () => {
     ["a truncated header", "00000802 00000001 0000", "ends after 10 bytes"],
     ["truncated data", "00000801 00000003 0102", "expected 3 bytes of data for uint8[3], got 2"],
     ["data left over", "00000801 00000001 0102", "data follows the 1 bytes"],
+    [
+      "data left over from nothing",
+      `000008ff ${"ffffffff".repeat(254)} 00000000 01`,
+      "follows the 0 bytes",
+    ],
     ["overflowing dimensions", `000008ff ${"ffffffff".repeat(255)}`, "the limit is 1073741824"],
   ])("refuses %s", async (_, digits, part) => {
     for (const bytes of [hex(digits), gzipSync(hex(digits))]) {
