@@ -31,15 +31,16 @@ namespace loko::test {
 struct Candidate {
   std::string name;
   double unitRoundoff;
+  int maxThreads;  // counts worth comparing
   std::function<std::unique_ptr<Backend>(int threads)> make;
 };
 
 inline const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = [] {
     std::vector<Candidate> list{
-        {"ref", std::ldexp(1.0, -53), [](int) { return ref::makeRefBackend(); }}};
+        {"ref", std::ldexp(1.0, -53), 1, [](int) { return ref::makeRefBackend(); }}};
     for (const cpu::Isa isa : cpu::availableIsas()) {
-      list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24),
+      list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3,
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
     }
     return list;
@@ -288,6 +289,8 @@ class Runner {
         backend_->addVector(weight.values.data(), static_cast<std::int64_t>(weight.values.size()));
       }
     }
+    // For the whole case: passes with fewer rows must do with what this made room for.
+    backend_->prepare({op.step}, {op.frame.batch, op.frame.rows, 0});
     // Leaves NaN in whatever workspace the backend keeps for itself: a later run that reads it
     // without writing it first shows.
     OpCase poisoned = op;
@@ -309,7 +312,6 @@ class Runner {
     backend_->reserveJacobian(rows, n);
     const std::vector<float> blank(jacobian, filler);
     backend_->write(Space::kJacobian, 0, blank.data(), rows * n);
-    backend_->prepare({op.step}, {op.frame.batch, op.frame.rows, 0});
     backend_->run(op.step, op.frame);
     return {read(Space::kScratch, op.scratch.size()), read(Space::kJacobian, jacobian)};
   }
@@ -449,7 +451,7 @@ inline void checkStep(const OpCase& op) {
       const Outcome rows = runRowByRow(runner, op, std::nanf(""));
       CHECK_MESSAGE(differences(op, outcome, rows) == 0, "k rows at once differ from k passes");
     }
-    for (int threads = 2; threads <= 3; ++threads) {
+    for (int threads = 2; threads <= candidate.maxThreads; ++threads) {
       Runner parallel(candidate.make(threads), op);
       CHECK_MESSAGE(differences(op, outcome, parallel.run(op, std::nanf(""))) == 0,
                     "the result depends on the number of threads: " << threads);
