@@ -457,6 +457,51 @@ TEST_SUITE("filter algebra") {
     CHECK(relativeError(covarianceOf(objective, loko), p) < 1e-12);
   }
 
+  TEST_CASE(
+      "the categorical basis holds the innovation however few rows and however sure the model") {
+    // pi falls by e^-20 from class to class and the label is the last: no eigenvector with a visible
+    // eigenvalue points along e.
+    const int m = 5;
+    const Vector e{-1, 0, 0, 0, 1};
+    for (const RankOption& rank : {RankOption{RankOption::Kind::kFixed, 0, 1}, RankOption{}}) {
+      LinearObjective objective(Precision::kDouble, Vector(m, 0.0), Matrix::identity(m));
+      for (int c = 0; c < m; ++c) objective.offset[c] = -20 * c;
+      LokoOptions options = plainCategorical(0.5);
+      options.rank = rank;
+      LokoOptimizer loko = makeLoko(objective, options);
+      CHECK(loko.step(objective, label(4)).rows <= 2);
+      // C is of the order e^-20 = 2e-9, so the gain is e itself to that: theta = p e.
+      const Vector theta = objective.theta();
+      for (int c = 0; c < m; ++c) CHECK(std::fabs(theta[c] - 0.5 * e[c]) < 1e-8);
+    }
+  }
+
+  TEST_CASE(
+      "a sure and right prediction still moves the parameters by p times its tiny innovation") {
+    // 1 - pi_0 = 2 e^-45 = 6e-20 is lost in pi_0 = 1, not in the sum of the others.
+    LinearObjective objective(Precision::kDouble, {0, 0, 0}, Matrix::identity(3));
+    objective.offset = {0, -45, -45};
+    LokoOptimizer loko = makeLoko(objective, plainCategorical(0.5));
+    loko.step(objective, label(0));
+    const double a = std::exp(-45.0);
+    CHECK(objective.theta()[0] == doctest::Approx(0.5 * 2 * a).epsilon(1e-12));
+    CHECK(objective.theta()[1] == doctest::Approx(-0.5 * a).epsilon(1e-12));
+  }
+
+  TEST_CASE("an innovation along an eigenvector leaves a fixed rank its last row") {
+    // Classes 1 and 2 equal, the label is 0: e is the first eigenvector.
+    LinearObjective left(Precision::kDouble, {0, 0, 0}, Matrix::identity(3));
+    LinearObjective right(Precision::kDouble, {0, 0, 0}, Matrix::identity(3));
+    left.offset = right.offset = {1, 0, 0};
+    LokoOptions options = plainCategorical(0.5);
+    LokoOptimizer exact = makeLoko(left, options);
+    options.rank = RankOption{RankOption::Kind::kFixed, 0, 2};
+    LokoOptimizer fixed = makeLoko(right, options);
+    exact.step(left, label(0));
+    CHECK(fixed.step(right, label(0)).rows == 2);
+    CHECK(relativeError(covarianceOf(right, fixed), covarianceOf(left, exact)) < 1e-12);
+  }
+
   // Test 9. (The "LIN-EF" form of that test is no mode of this filter.)
   TEST_CASE(
       "with little variance the categorical step is p times the gradient of the log likelihood") {

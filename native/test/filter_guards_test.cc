@@ -107,13 +107,19 @@ TEST_SUITE("filter guards") {
     CHECK(result.skipped == SkipReason::kNonFiniteGain);
     CHECK(sameBits(objective.theta(), {0, 0}));
     CHECK(sameBits(covarianceOf(objective, loko), {1, 1}));
+    // No innovation, so no step; but 1/sqrt(S) is 1e31 and would square to infinity in the update of p.
+    LokoOptimizer sharp = makeLoko(objective, regression(1, 1e-62));
+    CHECK(sharp.step(objective, values({0, 0})).skipped == SkipReason::kNonFiniteGain);
   }
 
   TEST_CASE("a first sample too confident to scale p0 by is skipped, and the next one starts") {
     LinearObjective objective(Precision::kDouble, {1, 0}, Matrix::identity(2));
     objective.offset = {800, 0};
     LokoOptimizer loko = makeLoko(objective, LokoOptions());
-    CHECK(loko.step(objective, label(0)).skipped == SkipReason::kNonFiniteGain);
+    const StepResult refused = loko.step(objective, label(0));
+    CHECK(refused.skipped == SkipReason::kNonFiniteGain);
+    CHECK(refused.p0 == 0);
+    CHECK(loko.state().p0 == 0);
     CHECK(!loko.state().started);
     objective.offset = {0, 0};
     CHECK(loko.step(objective, label(0)).skipped == SkipReason::kNone);

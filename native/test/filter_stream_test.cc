@@ -146,8 +146,9 @@ TEST_SUITE("filter streams") {
       best = std::min(best, took.count());
     }
     MESSAGE("k-space algebra at m = 1000, k = " << basis.rows << ": " << best << " ms");
-    // A backward pass of 100 rows takes seconds; the bound is loose for sanitizers and busy machines.
-    CHECK(best < 500);
+    // 10 to 30 ms when measured. A dense eigenproblem alone takes many seconds; the bound leaves
+    // room for sanitizers and busy machines.
+    CHECK(best < 3000);
   }
 }
 
