@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -92,8 +93,7 @@ void ThreadPool::runParts(Call call, const void* object, int maxParts) {
   std::exception_ptr first;
   for (int part = parts - 1; part >= 0; --part) {
     std::exception_ptr& error = errors_[static_cast<std::size_t>(part)];
-    if (error) first = std::move(error);
-    error = nullptr;
+    if (error) first = std::exchange(error, nullptr);
   }
   if (first) std::rethrow_exception(first);
 }

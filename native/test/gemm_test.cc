@@ -500,6 +500,11 @@ TEST_CASE("gemm reads a sub-block of a packed weight and of a tail") {
   PackedMatrix packed(k, n);
   packed.pack(weight.data(), n, WeightLayout::kKN);
   const std::vector<float> a = randomVector(7 * 20);
+  const std::vector<float> u = randomVector(7 * 3);
+  const std::vector<float> v = randomVector(static_cast<std::size_t>(3 * n));
+  PackedTail tail(3, n);
+  const TailSite site = {v.data(), n, WeightLayout::kKN, 0, 3, 0, n, 1.0f};
+  tail.pack(&site, 1);
   for (const Isa isa : availableIsas()) {
     std::vector<float> c(7 * 70, kUntouched);
     GemmArgs args;
@@ -511,7 +516,10 @@ TEST_CASE("gemm reads a sub-block of a packed weight and of a tail") {
     args.b.kBegin = 25;
     args.b.nBegin = 64;
     args.c = {c.data(), 70};
-    const AlignedFloats scratch = allocateAligned(gemmScratchBytes(7, 70, 20, 0) / sizeof(float));
+    args.tailU = {u.data(), 3};
+    args.tailV = &tail;
+    args.tailNBegin = 64;
+    const AlignedFloats scratch = allocateAligned(gemmScratchBytes(7, 70, 20, 3) / sizeof(float));
     gemm(kernels(isa), args, scratch.get());
     for (int i = 0; i < 7; ++i)
       for (int j = 0; j < 70; ++j) {
@@ -519,8 +527,11 @@ TEST_CASE("gemm reads a sub-block of a packed weight and of a tail") {
         for (int p = 0; p < 20; ++p)
           expected += static_cast<double>(a[static_cast<std::size_t>(i * 20 + p)]) *
                       weight[static_cast<std::size_t>((25 + p) * n + 64 + j)];
-        // 20 products of numbers below 1: error below 21 * 20 * eps / 2.
-        CHECK(std::abs(c[static_cast<std::size_t>(i * 70 + j)] - expected) < 2.6e-5);
+        for (int p = 0; p < 3; ++p)
+          expected += static_cast<double>(u[static_cast<std::size_t>(i * 3 + p)]) *
+                      v[static_cast<std::size_t>(p * n + 64 + j)];
+        // 23 products of numbers below 1: error below 24 * 23 * eps / 2.
+        CHECK(std::abs(c[static_cast<std::size_t>(i * 70 + j)] - expected) < 3.3e-5);
       }
   }
 }
