@@ -163,6 +163,20 @@ TEST_SUITE("baseline optimizers") {
     for (const std::string& name : kTraces) follows(name, Precision::kFloat, 1e-6);
   }
 
+  TEST_CASE("dampening acts from the second step on, as in PyTorch") {
+    GivenGradient objective(Precision::kDouble, 1, {0});
+    GradientOptions options = GradientOptions::defaults(GradientUpdate::Rule::kSgd);
+    options.learningRate = 1;
+    options.momentum = 0.5;
+    options.dampening = 0.75;
+    GradientOptimizer sgd(objective.backend(), 1, options);
+    objective.next = {1};
+    sgd.step(objective, values({0}));  // buffer 1
+    CHECK(objective.theta()[0] == -1);
+    sgd.step(objective, values({0}));  // buffer .5 * 1 + .25 * 1
+    CHECK(objective.theta()[0] == -1.75);
+  }
+
   TEST_CASE("the gradient of a batch is that of the mean cross entropy") {
     const int inputs = 3, hidden = 4, m = 5;
     Random random(1);
