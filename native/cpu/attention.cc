@@ -1,360 +1,347 @@
-// Softmax attention per head, built from products on one thread each: the tasks are heads of samples
-// (forward) and heads of segments (backward), so that scores stay in the second-level cache.
+// Softmax attention per head. A task is one head of one sample; its operands are laid out once and
+// then serve every cotangent row of that sample:
 //
-// Backward folds the segments that share a sample into the rows of one product wherever the other
-// operand belongs to the sample: dS = P * (dO v^T - D) with D as a term of rank one and P as the
-// multiplier of the epilogue, dq = scale dS k, dk = scale dS^T q. Only dv = P^T dO is a product per
-// segment.
-#include <cmath>
-
+//   dS = P * (dO v^T - D)   D = rowsum(dO * o); each tile is finished while it is hot
+//   dq = scale dS k         dS as left operand, in the order in which its tiles came out
+//   dk = scale (q^T dS)^T   dS as right operand, so that it is never transposed
+//   dv = P^T dO             P^T is packed once for all cotangent rows
+//
+// Long sequences are taken in blocks of queries, whose size depends on shapes only.
 #include "cpu/context.h"
+#include "cpu/tile_product.h"
 
 namespace loko::cpu {
 
 namespace {
 
-constexpr std::int64_t kScoreFloats = 64 * 1024;       // probabilities of one block of queries
-constexpr std::int64_t kCotangentFloats = 128 * 1024;  // dS of one chunk of segments
+constexpr std::int64_t kBlockFloats = 64 * 1024;  // probabilities of one block of queries
 
-/// Queries are taken in blocks and segments in chunks. Both depend on shapes only.
 int queryBlock(int queries, int keys) {
-  return static_cast<int>(std::clamp<std::int64_t>(kScoreFloats / keys, 1, queries));
-}
-int segmentChunk(int block, int keys, int segments) {
-  return static_cast<int>(
-      std::clamp<std::int64_t>(kCotangentFloats / (std::int64_t{block} * keys), 1, segments));
+  return static_cast<int>(std::clamp<std::int64_t>(kBlockFloats / keys, 1, queries));
 }
 
-std::size_t gemmFloats(std::int64_t m, int n, int k, int rank = 0) {
-  return (gemmScratchBytes(m, n, k, rank) + sizeof(float) - 1) / sizeof(float);
-}
-std::size_t aligned(std::int64_t floats) {
-  return (static_cast<std::size_t>(floats) + 15) / 16 * 16;
+/// Hands out consecutive cache-line-aligned pieces of a thread's scratch. Without memory it measures.
+class Pieces {
+ public:
+  explicit Pieces(float* memory = nullptr) : memory_(memory) {}
+  float* take(std::size_t floats) {
+    float* piece = memory_ == nullptr ? nullptr : memory_ + used_;
+    used_ += (floats + 15) / 16 * 16;
+    return piece;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  float* memory_;
+  std::size_t used_ = 0;
+};
+
+struct AttentionShape {
+  int queries, keys, width, heads, block, blocks;
+
+  AttentionShape(const View& q, const View& k, const View& v, const View& o, const View& probs,
+                 int headCount)
+      : queries(q.rows),
+        keys(k.rows),
+        width(q.cols / headCount),
+        heads(headCount),
+        block(queryBlock(q.rows, k.rows)),
+        blocks((q.rows + block - 1) / block) {
+    LOKO_CHECK(width * heads == q.cols, "heads do not divide the columns");
+    expectShape(k, keys, q.cols, "k");
+    expectShape(v, keys, q.cols, "v");
+    expectShape(o, queries, q.cols, "o");
+    if (probs.present()) expectShape(probs, heads * queries, keys, "probs");
+  }
+};
+
+/// What the probabilities of one block need: q as left operand, k^T as right one.
+struct ScoreScratch {
+  float *q, *keys;
+  ScoreScratch(const AttentionShape& shape, Pieces& pieces)
+      : q(pieces.take(PackedRows::floatCount(shape.block, shape.width))),
+        keys(pieces.take(Panels::floatCount(shape.width, shape.keys))) {}
+};
+
+/// probs = softmax(scale q k^T) for `rows` queries of one head; q and k at the head's first column.
+void attend(const AttentionShape& shape, const float* q, std::int64_t qLd, int rows, const float* k,
+            std::int64_t kLd, float scale, float* probs, std::int64_t probsLd,
+            const ScoreScratch& scratch, const Context& context) {
+  PackedRows left(context.kernels, scratch.q, rows, shape.width);
+  left.packRows(q, qLd);
+  Panels right(context.kernels, scratch.keys, shape.width, shape.keys);
+  right.transpose(k, kLd);
+  multiply(context.kernels, left, right, scale, [&](const ProductTile& tile) {
+    context.ops.storeTile(probs + tile.row * probsLd + tile.column, probsLd, tile.data, tile.stride,
+                          tile.rows, tile.columns, false);
+  });
+  for (int t = 0; t < rows; ++t) context.ops.softmax(probs + t * probsLd, shape.keys);
 }
 
-/// Parts of a thread's scratch, in floats from its start.
 struct ForwardScratch {
-  std::size_t scores, total;  // the product's own scratch comes first
-
-  ForwardScratch(int block, int keys, int width) {
-    scores = aligned(static_cast<std::int64_t>(
-        std::max(gemmFloats(block, keys, width), gemmFloats(block, width, keys))));
-    total = scores + aligned(std::int64_t{block} * keys);
-  }
+  Pieces pieces;
+  ScoreScratch scores;
+  float *probs, *left, *values;
+  ForwardScratch(const AttentionShape& shape, float* memory)
+      : pieces(memory),
+        scores(shape, pieces),
+        probs(pieces.take(static_cast<std::size_t>(shape.block) *
+                          static_cast<std::size_t>(shape.keys))),
+        left(pieces.take(PackedRows::floatCount(shape.block, shape.keys))),
+        values(pieces.take(Panels::floatCount(shape.keys, shape.width))) {}
 };
 
-struct BackwardScratch {
-  std::size_t probs, rowSums, ds, total;
-
-  BackwardScratch(int block, int chunk, int keys, int width) {
-    const std::int64_t rows = std::int64_t{chunk} * block;
-    probs = aligned(static_cast<std::int64_t>(
-        std::max({gemmFloats(rows, keys, width, 1), gemmFloats(rows, width, keys),
-                  gemmFloats(std::int64_t{chunk} * keys, width, block)})));
-    rowSums = probs + aligned(std::int64_t{block} * keys);
-    ds = rowSums + aligned(rows);
-    total = ds + aligned(rows * keys);
-  }
-};
-
-/// probs = softmax(scale q k^T) for a block of queries of one head.
-void attend(const Kernels& kernels, const OpKernels& ops, const float* q, const View& qView,
-            const float* k, const View& kView, int block, int width, float scale, float* probs,
-            std::int64_t probsLd, float* scratch) {
-  GemmArgs scores;
-  scores.m = block;
-  scores.n = kView.rows;
-  scores.k = width;
-  scores.a.rows.base = q;
-  scores.a.rows.ld = qView.ld;
-  scores.b.data = k;
-  scores.b.ld = kView.ld;
-  scores.b.transposed = true;
-  scores.c.base = probs;
-  scores.c.ld = probsLd;
-  scores.epilogue.alpha = scale;
-  gemm(kernels, scores, scratch);
-  for (int t = 0; t < block; ++t) ops.softmax(probs + t * probsLd, kView.rows);
+AttentionShape shapeOf(const Attention& op) {
+  return {op.q, op.k, op.v, op.o, op.probs, op.heads};
 }
 
 }  // namespace
 
 void prepare(const Attention& op, const WorkspaceHint&, Context& context) {
-  const int block = queryBlock(op.q.rows, op.k.rows);
-  context.needLocal(ForwardScratch(block, op.k.rows, op.q.cols / op.heads).total);
+  context.needLocal(ForwardScratch(shapeOf(op), nullptr).pieces.used());
 }
 
 void run(const Attention& op, const Frame& frame, Context& context) {
-  const int queries = op.q.rows, keys = op.k.rows, cols = op.q.cols, width = cols / op.heads;
-  LOKO_CHECK(width * op.heads == cols, "heads do not divide the columns");
-  expectShape(op.k, keys, cols, "k");
-  expectShape(op.v, keys, cols, "v");
-  expectShape(op.o, queries, cols, "o");
-  if (op.probs.present()) expectShape(op.probs, op.heads * queries, keys, "probs");
+  const AttentionShape shape = shapeOf(op);
+  const std::size_t floats = ForwardScratch(shape, nullptr).pieces.used();
   const float* q = context.at(op.q, frame.batch);
   const float* k = context.at(op.k, frame.batch);
   const float* v = context.at(op.v, frame.batch);
   float* o = context.at(op.o, frame.batch);
   float* saved = context.at(op.probs, frame.batch);
 
-  const int block = queryBlock(queries, keys);
-  const int blocks = (queries + block - 1) / block;
-  const ForwardScratch layout(block, keys, width);
-  const std::int64_t tasks = std::int64_t{frame.batch} * op.heads * blocks;
-  const std::int64_t work = std::int64_t{2} * block * keys * (width + 8);
+  const std::int64_t tasks = std::int64_t{frame.batch} * shape.heads * shape.blocks;
+  const std::int64_t work = std::int64_t{2} * shape.block * shape.keys * (shape.width + 16);
   context.forEachRange(tasks, work, [&](std::int64_t begin, std::int64_t end, int part) {
-    float* scratch = context.local(part, layout.total);
+    const ForwardScratch scratch(shape, context.local(part, floats));
     for (std::int64_t task = begin; task < end; ++task) {
-      const std::int64_t b = task / (op.heads * blocks);
-      const int head = static_cast<int>(task / blocks % op.heads), column = head * width;
-      const int t0 = static_cast<int>(task % blocks) * block;
-      const int count = std::min(block, queries - t0);
-      float* probs = scratch + layout.scores;
-      std::int64_t probsLd = keys;
+      const std::int64_t b = task / (shape.heads * shape.blocks);
+      const int head = static_cast<int>(task / shape.blocks % shape.heads);
+      const int column = head * shape.width;
+      const int t0 = static_cast<int>(task % shape.blocks) * shape.block;
+      const int rows = std::min(shape.block, shape.queries - t0);
+      float* probs = scratch.probs;
+      std::int64_t probsLd = shape.keys;
       if (saved != nullptr) {
         probsLd = op.probs.ld;
-        probs = saved + b * op.probs.sampleStride + (head * queries + t0) * probsLd;
+        probs = saved + b * op.probs.sampleStride + (head * shape.queries + t0) * probsLd;
       }
-      attend(context.kernels, context.ops, q + b * op.q.sampleStride + t0 * op.q.ld + column, op.q,
-             k + b * op.k.sampleStride + column, op.k, count, width, op.scale, probs, probsLd,
-             scratch);
-      GemmArgs mix;
-      mix.m = count;
-      mix.n = width;
-      mix.k = keys;
-      mix.a.rows.base = probs;
-      mix.a.rows.ld = probsLd;
-      mix.b.data = v + b * op.v.sampleStride + column;
-      mix.b.ld = op.v.ld;
-      mix.c.base = o + b * op.o.sampleStride + t0 * op.o.ld + column;
-      mix.c.ld = op.o.ld;
-      gemm(context.kernels, mix, scratch);
+      attend(shape, q + b * op.q.sampleStride + t0 * op.q.ld + column, op.q.ld, rows,
+             k + b * op.k.sampleStride + column, op.k.ld, op.scale, probs, probsLd, scratch.scores,
+             context);
+      PackedRows left(context.kernels, scratch.left, rows, shape.keys);
+      left.packRows(probs, probsLd);
+      Panels right(context.kernels, scratch.values, shape.keys, shape.width);
+      right.refer(v + b * op.v.sampleStride + column, op.v.ld);
+      float* target = o + b * op.o.sampleStride + t0 * op.o.ld + column;
+      multiply(context.kernels, left, right, 1.0f, [&](const ProductTile& tile) {
+        context.ops.storeTile(target + tile.row * op.o.ld + tile.column, op.o.ld, tile.data,
+                              tile.stride, tile.rows, tile.columns, false);
+      });
     }
   });
 }
 
 namespace {
 
-/// One task of the backward pass: the cotangent rows [begin, end) of one head of one sample.
+AttentionShape shapeOf(const AttentionBackward& op) {
+  return {op.q, op.k, op.v, op.o, op.probs, op.heads};
+}
+
+struct BackwardScratch {
+  Pieces pieces;
+  ScoreScratch scores;
+  float *probs, *rowSums;
+  float *valuesTransposed, *keys, *queriesTransposed, *probsTransposed;  // once per head
+  float *dout, *doutPanels, *dsLeft, *dsRight, *dkTransposed;            // once per segment
+  std::ptrdiff_t paddedKeys;
+
+  BackwardScratch(const AttentionShape& shape, float* memory)
+      : pieces(memory), scores(shape, pieces), paddedKeys(Panels::paddedColumns(shape.keys)) {
+    const auto block = static_cast<std::size_t>(shape.block);
+    const auto width = static_cast<std::size_t>(shape.width);
+    const auto padded = static_cast<std::size_t>(paddedKeys);
+    probs = pieces.take(block * static_cast<std::size_t>(shape.keys));
+    rowSums = pieces.take(block);
+    valuesTransposed = pieces.take(Panels::floatCount(shape.width, shape.keys));
+    keys = pieces.take(Panels::floatCount(shape.keys, shape.width));
+    queriesTransposed = pieces.take(PackedRows::floatCount(shape.width, shape.block));
+    probsTransposed = pieces.take(PackedRows::floatCount(shape.keys, shape.block));
+    dout = pieces.take(PackedRows::floatCount(shape.block, shape.width));
+    doutPanels = pieces.take(Panels::floatCount(shape.block, shape.width));
+    dsLeft = pieces.take(block * padded);
+    dsRight = pieces.take(block * padded);
+    dkTransposed = pieces.take(width * padded);
+  }
+};
+
+/// One head of one sample, for the cotangent rows [firstRow, lastRow).
 class HeadBackward {
  public:
-  HeadBackward(const AttentionBackward& op, const Frame& frame, Context& context)
+  HeadBackward(const AttentionBackward& op, const AttentionShape& shape, const Frame& frame,
+               const BackwardScratch& scratch, int sample, int head, Context& context)
       : op_(op),
+        shape_(shape),
+        scratch_(scratch),
         context_(context),
         batch_(frame.batch),
-        queries_(op.q.rows),
-        keys_(op.k.rows),
-        width_(op.q.cols / op.heads),
-        block_(queryBlock(queries_, keys_)),
-        chunk_(segmentChunk(block_, keys_, frame.rows)),
-        layout_(block_, chunk_, keys_, width_),
-        q_(context.at(op.q, batch_)),
-        k_(context.at(op.k, batch_)),
-        v_(context.at(op.v, batch_)),
-        o_(context.at(op.o, batch_)),
-        savedProbs_(context.at(op.probs, batch_)),
-        dout_(context.at(op.dout, frame.segments())),
-        dq_(context.at(op.dq, frame.segments())),
-        dk_(context.at(op.dk, frame.segments())),
-        dv_(context.at(op.dv, frame.segments())) {
-    const float one = 1.0f;
-    TailSite site;
-    site.source = &one;
-    site.ld = 0;
-    site.rowEnd = 1;
-    site.columnEnd = keys_;
-    ones_ = &context.packTail(1, keys_, &site, 1);
+        sample_(sample),
+        head_(head),
+        q_(operand(op.q)),
+        k_(operand(op.k)),
+        v_(operand(op.v)),
+        o_(operand(op.o)),
+        dout_(cotangent(op.dout, frame)),
+        dq_(cotangent(op.dq, frame)),
+        dk_(cotangent(op.dk, frame)),
+        dv_(cotangent(op.dv, frame)),
+        values_(context.kernels, scratch.valuesTransposed, shape.width, shape.keys),
+        keys_(context.kernels, scratch.keys, shape.keys, shape.width) {
+    values_.transpose(v_, op.v.ld);
+    keys_.refer(k_, op.k.ld);
   }
 
-  void run(int sample, int head, int begin, int end, int part) const {
-    float* scratch = context_.local(part, layout_.total);
-    for (int t0 = 0; t0 < queries_; t0 += block_) {
-      Block block;
-      block.sample = sample;
-      block.head = head;
-      block.column = head * width_;
-      block.t0 = t0;
-      block.rows = std::min(block_, queries_ - t0);
-      block.scratch = scratch;
-      findProbs(block);
-      for (int c = begin; c < end; c += chunk_) runChunk(block, c, std::min(chunk_, end - c));
+  void run(int firstRow, int lastRow) {
+    for (int t0 = 0; t0 < shape_.queries; t0 += shape_.block) {
+      const Block block = layOut(t0);
+      for (int c = firstRow; c < lastRow; ++c) runSegment(block, c);
     }
   }
 
  private:
+  /// Queries [t0, t0 + rows) with what all segments share.
   struct Block {
-    int sample, head, column, t0, rows;
+    int t0, rows;
     const float* probs;
     std::int64_t probsLd;
-    float* scratch;
+    PackedRows queriesTransposed, probsTransposed;
   };
 
-  void findProbs(Block& block) const {
-    if (savedProbs_ != nullptr) {
+  float* operand(const View& view) const {
+    return context_.at(view, batch_) + sample_ * view.sampleStride + head_ * shape_.width;
+  }
+  /// Of cotangent row 0; row c is c * batch sample strides further.
+  float* cotangent(const View& view, const Frame& frame) const {
+    if (!view.present()) return nullptr;
+    return context_.at(view, frame.segments()) + sample_ * view.sampleStride + head_ * shape_.width;
+  }
+
+  Block layOut(int t0) const {
+    const Kernels& kernels = context_.kernels;
+    const int rows = std::min(shape_.block, shape_.queries - t0);
+    Block block{t0,
+                rows,
+                scratch_.probs,
+                shape_.keys,
+                PackedRows(kernels, scratch_.queriesTransposed, shape_.width, rows),
+                PackedRows(kernels, scratch_.probsTransposed, shape_.keys, rows)};
+    if (op_.probs.present()) {
       block.probsLd = op_.probs.ld;
-      block.probs = savedProbs_ + block.sample * op_.probs.sampleStride +
-                    (block.head * queries_ + block.t0) * op_.probs.ld;
-      return;
+      block.probs = context_.at(op_.probs, batch_) + sample_ * op_.probs.sampleStride +
+                    (head_ * shape_.queries + t0) * op_.probs.ld;
+    } else {
+      attend(shape_, q_ + t0 * op_.q.ld, op_.q.ld, rows, k_, op_.k.ld, op_.scale, scratch_.probs,
+             shape_.keys, scratch_.scores, context_);
     }
-    float* probs = block.scratch + layout_.probs;
-    attend(context_.kernels, context_.ops, atRow(q_, op_.q, block), op_.q,
-           atSample(k_, op_.k, block), op_.k, block.rows, width_, op_.scale, probs, keys_,
-           block.scratch);
-    block.probs = probs;
-    block.probsLd = keys_;
+    if (dk_ != nullptr) block.queriesTransposed.packColumns(q_ + t0 * op_.q.ld, op_.q.ld);
+    if (dv_ != nullptr) block.probsTransposed.packColumns(block.probs, block.probsLd);
+    return block;
   }
 
-  const float* atSample(const float* base, const View& view, const Block& block) const {
-    return base + block.sample * view.sampleStride + block.column;
-  }
-  const float* atRow(const float* base, const View& view, const Block& block) const {
-    return atSample(base, view, block) + block.t0 * view.ld;
-  }
-  /// Rows of the segments c, c + 1, ... of the block's sample, from row t0 on, `rows` of each.
-  template <class Map, class Pointer>
-  Map segmentRows(Pointer base, const View& view, const Block& block, int c, int t0,
-                  int rows) const {
-    const std::int64_t segment = std::int64_t{c} * batch_ + block.sample;
-    Map map;
-    map.base = base + segment * view.sampleStride + t0 * view.ld + block.column;
-    map.ld = view.ld;
-    map.blockRows = rows;
-    map.blockStride = batch_ * view.sampleStride;
-    return map;
-  }
-
-  void runChunk(const Block& block, int c, int count) const {
-    const int rows = block.rows;
-    float* ds = block.scratch + layout_.ds;
-    const auto dout = segmentRows<RowMap>(dout_, op_.dout, block, c, block.t0, rows);
-    if (dq_ != nullptr || dk_ != nullptr) {
-      scoreCotangents(block, dout, count, ds);
-      if (dq_ != nullptr) {
-        GemmArgs args;
-        args.m = std::int64_t{count} * rows;
-        args.n = width_;
-        args.k = keys_;
-        args.a.rows.base = ds;
-        args.a.rows.ld = keys_;
-        args.b.data = atSample(k_, op_.k, block);
-        args.b.ld = op_.k.ld;
-        args.c = segmentRows<MutableRowMap>(dq_, op_.dq, block, c, block.t0, rows);
-        args.epilogue.alpha = op_.scale;
-        gemm(context_.kernels, args, block.scratch);
-      }
-      if (dk_ != nullptr) {
-        GemmArgs args;
-        args.m = std::int64_t{count} * keys_;
-        args.n = width_;
-        args.k = rows;
-        args.a.rows.base = ds;
-        args.a.rows.ld = keys_;
-        args.a.transposed = true;
-        args.a.columnBlock = keys_;
-        args.a.columnBlockStride = std::int64_t{rows} * keys_;
-        args.b.data = atRow(q_, op_.q, block);
-        args.b.ld = op_.q.ld;
-        args.c = segmentRows<MutableRowMap>(dk_, op_.dk, block, c, 0, keys_);
-        args.epilogue.alpha = op_.scale;
-        args.epilogue.accumulate = block.t0 > 0;
-        gemm(context_.kernels, args, block.scratch);
-      }
+  void runSegment(const Block& block, int c) const {
+    const std::int64_t step = std::int64_t{c} * batch_;
+    const float* dout = dout_ + step * op_.dout.sampleStride + block.t0 * op_.dout.ld;
+    if (dq_ != nullptr || dk_ != nullptr) scoreCotangents(block, dout);
+    if (dq_ != nullptr) {
+      const PackedRows ds(context_.kernels, scratch_.dsLeft, block.rows, shape_.keys);
+      float* dq = dq_ + step * op_.dq.sampleStride + block.t0 * op_.dq.ld;
+      multiplyInto(dq, op_.dq.ld, ds, keys_, op_.scale, false);
     }
-    for (int i = 0; dv_ != nullptr && i < count; ++i) {
-      GemmArgs args;
-      args.m = keys_;
-      args.n = width_;
-      args.k = rows;
-      args.a.rows.base = block.probs;
-      args.a.rows.ld = block.probsLd;
-      args.a.transposed = true;
-      args.b.data = dout.row(std::int64_t{i} * rows);
-      args.b.ld = op_.dout.ld;
-      args.c = segmentRows<MutableRowMap>(dv_, op_.dv, block, c + i, 0, keys_);
-      args.epilogue.accumulate = block.t0 > 0;
-      gemm(context_.kernels, args, block.scratch);
+    if (dk_ != nullptr) {
+      Panels ds(context_.kernels, nullptr, block.rows, shape_.keys);
+      ds.referPadded(scratch_.dsRight, scratch_.paddedKeys);
+      float* transposed = scratch_.dkTransposed;
+      multiplyInto(transposed, scratch_.paddedKeys, block.queriesTransposed, ds, op_.scale, false);
+      context_.ops.storeTransposed(dk_ + step * op_.dk.sampleStride, op_.dk.ld, transposed,
+                                   scratch_.paddedKeys, shape_.width, shape_.keys, block.t0 > 0);
+    }
+    if (dv_ != nullptr) {
+      Panels right(context_.kernels, scratch_.doutPanels, block.rows, shape_.width);
+      right.refer(dout, op_.dout.ld);
+      multiplyInto(dv_ + step * op_.dv.sampleStride, op_.dv.ld, block.probsTransposed, right, 1.0f,
+                   block.t0 > 0);
     }
   }
 
-  /// dS = P * (dO v^T - D), D = rowsum(dO * o).
-  void scoreCotangents(const Block& block, const RowMap& dout, int count, float* ds) const {
-    const int rows = block.rows;
-    float* rowSums = block.scratch + layout_.rowSums;
-    const float* o = atRow(o_, op_.o, block);
-    for (int i = 0; i < count * rows; ++i) {
-      rowSums[i] = -context_.kernels.dot(dout.row(i), o + i % rows * op_.o.ld, width_);
-    }
-    GemmArgs args;
-    args.m = std::int64_t{count} * rows;
-    args.n = keys_;
-    args.k = width_;
-    args.a.rows = dout;
-    args.b.data = atSample(v_, op_.v, block);
-    args.b.ld = op_.v.ld;
-    args.b.transposed = true;
-    args.c.base = ds;
-    args.c.ld = keys_;
-    args.tailU.base = rowSums;
-    args.tailU.ld = 1;
-    args.tailV = ones_;
-    args.epilogue.multiplier.base = block.probs;
-    args.epilogue.multiplier.ld = block.probsLd;
-    args.epilogue.multiplierPeriod = rows;
-    gemm(context_.kernels, args, block.scratch);
+  /// Both layouts of dS of one segment.
+  void scoreCotangents(const Block& block, const float* dout) const {
+    context_.ops.rowDots(scratch_.rowSums, dout, op_.dout.ld, o_ + block.t0 * op_.o.ld, op_.o.ld,
+                         block.rows, shape_.width);
+    PackedRows left(context_.kernels, scratch_.dout, block.rows, shape_.width);
+    left.packRows(dout, op_.dout.ld);
+    const PackedRows ds(context_.kernels, scratch_.dsLeft, block.rows, shape_.keys);
+    multiply(context_.kernels, left, values_, 1.0f, [&](const ProductTile& tile) {
+      ScoreCotangent args{};
+      args.tile = tile.data;
+      args.stride = tile.stride;
+      args.rows = tile.rows;
+      args.columns = tile.columns;
+      args.rowSums = scratch_.rowSums + tile.row;
+      args.probs = block.probs + tile.row * block.probsLd + tile.column;
+      args.probsLd = block.probsLd;
+      args.packed = ds.tile(tile.index) + tile.column / kPackGroup * (tile.rows * kPackGroup) +
+                    tile.column % kPackGroup;
+      args.plain = scratch_.dsRight + tile.row * scratch_.paddedKeys + tile.column;
+      args.plainLd = scratch_.paddedKeys;
+      context_.ops.scoreCotangent(args);
+    });
+  }
+
+  void multiplyInto(float* target, std::int64_t ld, const PackedRows& left, const Panels& right,
+                    float alpha, bool accumulate) const {
+    multiply(context_.kernels, left, right, alpha, [&](const ProductTile& tile) {
+      context_.ops.storeTile(target + tile.row * ld + tile.column, ld, tile.data, tile.stride,
+                             tile.rows, tile.columns, accumulate);
+    });
   }
 
   const AttentionBackward& op_;
+  const AttentionShape& shape_;
+  const BackwardScratch& scratch_;
   Context& context_;
-  const int batch_, queries_, keys_, width_, block_, chunk_;
-  const BackwardScratch layout_;
-  const float* q_;
-  const float* k_;
-  const float* v_;
-  const float* o_;
-  const float* savedProbs_;
-  const float* dout_;
-  float* dq_;
-  float* dk_;
-  float* dv_;
-  const PackedTail* ones_;
+  const int batch_, sample_, head_;
+  const float *q_, *k_, *v_, *o_, *dout_;
+  float *dq_, *dk_, *dv_;
+  Panels values_, keys_;
 };
 
 }  // namespace
 
-void prepare(const AttentionBackward& op, const WorkspaceHint& hint, Context& context) {
-  const int keys = op.k.rows, block = queryBlock(op.q.rows, keys);
-  const int width = op.q.cols / op.heads;
-  context.needTail(1, keys);
-  // A narrower chunk never needs more.
-  context.needLocal(
-      BackwardScratch(block, segmentChunk(block, keys, hint.maxRows), keys, width).total);
+void prepare(const AttentionBackward& op, const WorkspaceHint&, Context& context) {
+  context.needLocal(BackwardScratch(shapeOf(op), nullptr).pieces.used());
 }
 
 void run(const AttentionBackward& op, const Frame& frame, Context& context) {
-  const int queries = op.q.rows, keys = op.k.rows, cols = op.q.cols, width = cols / op.heads;
-  LOKO_CHECK(width * op.heads == cols, "heads do not divide the columns");
-  expectShape(op.k, keys, cols, "k");
-  expectShape(op.v, keys, cols, "v");
-  expectShape(op.o, queries, cols, "o");
-  expectShape(op.dout, queries, cols, "dout");
-  if (op.probs.present()) expectShape(op.probs, op.heads * queries, keys, "probs");
-  if (op.dq.present()) expectShape(op.dq, queries, cols, "dq");
-  if (op.dk.present()) expectShape(op.dk, keys, cols, "dk");
-  if (op.dv.present()) expectShape(op.dv, keys, cols, "dv");
+  const AttentionShape shape = shapeOf(op);
+  expectShape(op.dout, shape.queries, op.q.cols, "dout");
+  if (op.dq.present()) expectShape(op.dq, shape.queries, op.q.cols, "dq");
+  if (op.dk.present()) expectShape(op.dk, shape.keys, op.q.cols, "dk");
+  if (op.dv.present()) expectShape(op.dv, shape.keys, op.q.cols, "dv");
 
-  const HeadBackward backward(op, frame, context);
-  // Segments of one head stay together as long as there are heads enough for all threads.
-  const int heads = frame.batch * op.heads;
+  // Cotangent rows of one head stay together as long as there are heads enough for all threads.
+  const int heads = frame.batch * shape.heads;
   const int splits = std::min(frame.rows, (context.pool.threads() + heads - 1) / heads);
-  const std::int64_t work =
-      std::int64_t{4} * queries * keys * width * ((frame.rows + splits - 1) / splits);
+  const std::size_t floats = BackwardScratch(shape, nullptr).pieces.used();
+  const std::int64_t work = std::int64_t{4} * shape.queries * shape.keys * shape.width *
+                            ((frame.rows + splits - 1) / splits);
   context.forEachRange(
       std::int64_t{heads} * splits, work, [&](std::int64_t begin, std::int64_t end, int part) {
+        const BackwardScratch scratch(shape, context.local(part, floats));
         for (std::int64_t task = begin; task < end; ++task) {
-          const int index = static_cast<int>(task / splits),
-                    split = static_cast<int>(task % splits);
-          backward.run(index / op.heads, index % op.heads, frame.rows * split / splits,
-                       frame.rows * (split + 1) / splits, part);
+          const int index = static_cast<int>(task / splits);
+          const int split = static_cast<int>(task % splits);
+          HeadBackward(op, shape, frame, scratch, index / shape.heads, index % shape.heads, context)
+              .run(frame.rows * split / splits, frame.rows * (split + 1) / splits);
         }
       });
 }

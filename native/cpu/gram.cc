@@ -108,8 +108,11 @@ void addToGram(const GramShape& shape, const double* sums, double* gram) {
 }  // namespace
 
 void prepareGram(int rows, Context& context) {
-  const GramShape most(rows, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
-  context.needShared(most.sums() * sizeof(double) / sizeof(float));
+  // Fewer rows have more slabs, so that the largest matrix need not be the one that needs most.
+  for (const int k : {rows, std::min(rows, kManyRows)}) {
+    const GramShape most(k, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
+    context.needShared(most.sums() * sizeof(double) / sizeof(float));
+  }
 }
 
 void run(const Gram& op, const Frame& frame, Context& context) {

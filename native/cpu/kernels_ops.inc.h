@@ -90,6 +90,74 @@ void multiplyKernel(float* y, const float* x, std::int64_t n) {
   if (rest > 0) storePartial(y + i, loadPartial(y + i, rest) * loadPartial(x + i, rest), rest);
 }
 
+void scoreCotangentKernel(const ScoreCotangent& args) {
+  for (int i = 0; i < args.rows; ++i) {
+    const Vec rowSum = broadcast(args.rowSums[i]);
+    const float* tile = args.tile + i * args.stride;
+    const float* probs = args.probs + i * args.probsLd;
+    float* packed = args.packed + i * kPackGroup;
+    float* plain = args.plain + i * args.plainLd;
+    for (int j = 0; j < args.columns; j += kWidth) {
+      const Vec ds = loadLanes(probs + j, args.columns - j) * (load(tile + j) - rowSum);
+      store(plain + j, ds);
+      store(packed + j / kPackGroup * (args.rows * kPackGroup) + j % kPackGroup, ds);
+    }
+  }
+}
+
+// kWidth rows at a time: their partial sums are transposed, so that one addition per lane finishes
+// all of them.
+void rowDotsKernel(float* out, const float* x, std::ptrdiff_t ldx, const float* y,
+                   std::ptrdiff_t ldy, int rows, int columns) {
+  for (int i0 = 0; i0 < rows; i0 += kWidth) {
+    const int count = rows - i0 < kWidth ? rows - i0 : kWidth;
+    Vec sums[kWidth];
+    for (int i = 0; i < kWidth; ++i) {
+      sums[i] = broadcast(0.0f);
+      if (i >= count) continue;
+      const float* xi = x + (i0 + i) * ldx;
+      const float* yi = y + (i0 + i) * ldy;
+      for (int j = 0; j < columns; j += kWidth)
+        sums[i] = fma(loadLanes(xi + j, columns - j), loadLanes(yi + j, columns - j), sums[i]);
+    }
+    transposeSquare(sums);
+    Vec total = sums[0];
+    for (int i = 1; i < kWidth; ++i) total += sums[i];
+    storeLanes(out + i0, total, count);
+  }
+}
+
+void storeTileKernel(float* dst, std::ptrdiff_t ld, const float* src, int stride, int rows,
+                     int columns, bool accumulate) {
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; j += kWidth) {
+      float* target = dst + i * ld + j;
+      Vec value = load(src + i * stride + j);
+      if (accumulate) value += loadLanes(target, columns - j);
+      storeLanes(target, value, columns - j);
+    }
+  }
+}
+
+void storeTransposedKernel(float* dst, std::ptrdiff_t ld, const float* src, std::ptrdiff_t stride,
+                           int rows, int columns, bool accumulate) {
+  for (int j0 = 0; j0 < columns; j0 += kWidth) {
+    const int width = columns - j0 < kWidth ? columns - j0 : kWidth;
+    for (int i0 = 0; i0 < rows; i0 += kWidth) {
+      const int height = rows - i0;
+      Vec square[kWidth];
+      for (int i = 0; i < kWidth; ++i)
+        square[i] = i < height ? loadLanes(src + (i0 + i) * stride + j0, width) : broadcast(0.0f);
+      transposeSquare(square);
+      for (int j = 0; j < width; ++j) {
+        float* target = dst + (j0 + j) * ld + i0;
+        if (accumulate) square[j] += loadLanes(target, height);
+        storeLanes(target, square[j], height);
+      }
+    }
+  }
+}
+
 // All rows * columns sums stay in registers; few of them alone could not hide the latency of a
 // multiply-add, so small blocks keep several partial sums per element.
 template <int leftRows, int rightRows>
@@ -203,6 +271,7 @@ std::int64_t kalmanColumnsKernel(const KalmanColumns& args) {
 }
 
 constexpr OpKernels makeOpKernels() {
-  return {layerNormKernel, layerNormBackwardKernel, softmaxKernel,    multiplyKernel,
-          kGramBlockRows,  gramBlockKernel,         addSquaresKernel, kalmanColumnsKernel};
+  return {layerNormKernel,      layerNormBackwardKernel, softmaxKernel,    multiplyKernel,
+          scoreCotangentKernel, rowDotsKernel,           storeTileKernel,  storeTransposedKernel,
+          kGramBlockRows,       gramBlockKernel,         addSquaresKernel, kalmanColumnsKernel};
 }

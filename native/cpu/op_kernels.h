@@ -54,6 +54,21 @@ struct KalmanColumns {
   bool variational;
 };
 
+// A tile of the cotangent of attention scores: dS = P * (tile - rowSums), tile = dO v^T, written twice,
+// for the products that have it on the left and on the right. Both have room for whole vectors.
+struct ScoreCotangent {
+  const float* tile;  // rows x columns, `stride` apart
+  int stride;
+  int rows;
+  int columns;
+  const float* rowSums;  // of the tile's rows
+  const float* probs;    // at the tile's corner
+  std::ptrdiff_t probsLd;
+  float* packed;  // column c of row i at (c / 16) * rows * 16 + i * 16 + c % 16
+  float* plain;   // at the tile's corner
+  std::ptrdiff_t plainLd;
+};
+
 constexpr int kMaxGramBlockRows = 5;
 
 struct OpKernels {
@@ -61,6 +76,17 @@ struct OpKernels {
   void (*layerNormBackward)(const LayerNormBackwardRow&);
   void (*softmax)(float* row, int n);                          // in place
   void (*multiply)(float* y, const float* x, std::int64_t n);  // y *= x
+
+  void (*scoreCotangent)(const ScoreCotangent&);
+  // out[i] = sum over j < columns of x[i * ldx + j] * y[i * ldy + j], for i < rows.
+  void (*rowDots)(float* out, const float* x, std::ptrdiff_t ldx, const float* y,
+                  std::ptrdiff_t ldy, int rows, int columns);
+  // dst[i * ld + j] (+)= src[i * stride + j] for i < rows, j < columns.
+  void (*storeTile)(float* dst, std::ptrdiff_t ld, const float* src, int stride, int rows,
+                    int columns, bool accumulate);
+  // dst[j * ld + i] (+)= src[i * stride + j] for i < rows, j < columns.
+  void (*storeTransposed)(float* dst, std::ptrdiff_t ld, const float* src, std::ptrdiff_t stride,
+                          int rows, int columns, bool accumulate);
 
   int gramBlockRows;  // rows whose products fit the registers, at most kMaxGramBlockRows
   void (*gramBlock)(const GramBlock&);
