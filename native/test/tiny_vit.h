@@ -79,7 +79,7 @@ class TinyVitBuilder {
     const ValueId before = norm(x, path + "before");
     const std::vector<ValueId> qkv = graph_.linear(
         before, {part(path + "query", d, d), part(path + "key", d, d), part(path + "value", d, d)});
-    const float scale = 1 / std::sqrt(static_cast<float>(d / shape_.heads));
+    const float scale = std::sqrt(static_cast<float>(shape_.heads) / static_cast<float>(d));
     const ValueId context = graph_.attention(qkv[0], qkv[1], qkv[2], shape_.heads, scale);
     const ValueId attended =
         graph_.linear(context, {part(path + "output", d, d)}, Activation::kNone, x)[0];
