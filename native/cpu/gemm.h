@@ -1,7 +1,7 @@
 // Single-precision matrix product with everything a plan step fuses into it:
 //   C[M, N] = epilogue(alpha * A[M, K] * B[K, N] + U[M, R] * V[R, N])
 //
-// Row-major throughout. Nothing here allocates except the owning constructors.
+// Row-major throughout. Only constructors allocate. C must not overlap A, B, U or V.
 //
 // Determinism: an element of C is computed by the same operations in the same order for every
 // number of threads and for every M. Folding segments into one call or splitting them gives the
