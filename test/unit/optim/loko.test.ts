@@ -1,0 +1,165 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { Model } from "../../../lib/model.js";
+import { LoKO, type LoKOOptions } from "../../../lib/optim/loko.js";
+import { loadAdapted, readVit } from "../../parity/fixtures.js";
+import { expectError } from "../model/checkpoints.js";
+import { images } from "./samples.js";
+
+// The filter is tested in native/test (exact algebra) and test/parity (trajectories); this is its facade.
+
+const LABEL = Int32Array.of(4);
+
+async function load(): Promise<Model> {
+  return loadAdapted("odd", await readVit("odd"));
+}
+
+/** θ after three steps. */
+async function thetaAfter(create: (model: Model) => LoKO): Promise<Float32Array> {
+  using model = await load();
+  const optimizer = create(model);
+  for (let i = 0; i < 3; i++) await optimizer.step(images(1, i), LABEL);
+  return model.readParameters();
+}
+
+describe("LoKO", () => {
+  let model: Model;
+  beforeEach(async () => {
+    model = await load();
+  });
+  afterEach(() => model.dispose());
+
+  test("learns what it is shown, with every observation", async () => {
+    const values = Float32Array.from({ length: 7 }, (_, i) => (i === 4 ? 2 : 0));
+    for (const observation of ["softmax", "categorical", "logits", "regression"] as const) {
+      using fresh = await load();
+      const optimizer = new LoKO(fresh, { observation });
+      const losses: number[] = [];
+      for (let i = 0; i < 20; i++) {
+        const target = observation === "regression" ? values : LABEL;
+        const { loss, skipped } = await optimizer.step(images(1), target);
+        expect(skipped, observation).toBeNull();
+        losses.push(loss);
+      }
+      expect(losses[19], observation).toBeLessThan(losses[0]! / 2);
+    }
+  });
+
+  test("reports the numbers of the filter", async () => {
+    const optimizer = new LoKO(model, { observationRank: "exact" });
+    const first = await optimizer.step(images(1), LABEL);
+    expect(first.rows).toBe(6); // m - 1 informative directions
+    const { p0, pMin, pMean, pMax, jitter, floored, trustScale, nis, traceR } = first.kalman!;
+    expect(p0).toBeGreaterThan(0);
+    expect(pMin).toBeLessThanOrEqual(pMean);
+    expect(pMean).toBeLessThanOrEqual(pMax);
+    expect(pMax).toBeLessThanOrEqual(p0); // without process noise a variance only shrinks
+    expect({ jitter, floored }).toEqual({ jitter: 0, floored: 0 });
+    expect(trustScale).toBeGreaterThan(0);
+    expect(trustScale).toBeLessThanOrEqual(1);
+    expect(nis).toBeGreaterThan(0);
+    expect(traceR).toBeGreaterThan(0);
+    const second = await optimizer.step(images(1), LABEL);
+    expect(second.kalman!.pMean).toBeLessThan(pMean);
+  });
+
+  test("propagates as many rows as it was told", async () => {
+    for (const rank of [1, 3, 6]) {
+      const { rows } = await new LoKO(model, { observationRank: rank }).step(images(1), LABEL);
+      expect(rows).toBe(rank);
+    }
+    const all = await new LoKO(model, { rankEpsilon: 0 }).step(images(1), LABEL);
+    const few = await new LoKO(model, { rankEpsilon: 0.9 }).step(images(1), LABEL);
+    expect(all.rows).toBe(6);
+    expect(few.rows).toBe(1);
+  });
+
+  test("in the preset of the paper equals the same options one by one, to the bit", async () => {
+    const explicit: LoKOOptions = {
+      observation: "softmax",
+      observationRank: "exact",
+      noise: "ema",
+      processNoise: 0,
+      trustRegion: Number.POSITIVE_INFINITY,
+    };
+    const expected = await thetaAfter((fresh) => new LoKO(fresh, explicit));
+    expect(await thetaAfter((fresh) => new LoKO(fresh, { preset: "paper" }))).toEqual(expected);
+    expect(await thetaAfter((fresh) => LoKO.paper(fresh))).toEqual(expected);
+    const other = await thetaAfter((fresh) => LoKO.paper(fresh, { p0: 0.01 }));
+    expect(other).not.toEqual(expected);
+    expect(await thetaAfter((fresh) => new LoKO(fresh, { ...explicit, p0: 0.01 }))).toEqual(other);
+  });
+
+  test("keeps a parameter group whose initial variance is zero", async () => {
+    const before = await model.readParameters();
+    const optimizer = new LoKO(model, { p0: { loraA: 0, loraB: 0.02, head: 0 } });
+    await optimizer.step(images(1), LABEL);
+    const after = await model.readParameters();
+    for (const { name, offset, size, group } of model.parameters()) {
+      const [was, is] = [before, after].map((theta) => theta.slice(offset, offset + size));
+      if (group === "loraB") expect(is, name).not.toEqual(was);
+      else expect(is, name).toEqual(was);
+    }
+  });
+
+  test("skips a sample whose numbers overflow, and changes nothing", async () => {
+    const optimizer = new LoKO(model);
+    const head = model.parameters().find(({ name }) => name.endsWith("classifier.weight"))!;
+    const theta = await model.readParameters();
+    theta.fill(3e38, head.offset, head.offset + head.size);
+    await model.writeParameters(theta);
+    const { skipped, logits } = await optimizer.step(images(1), LABEL);
+    expect(skipped).toBe("non-finite-logits");
+    expect(logits.some((z) => !Number.isFinite(z))).toBe(true);
+    expect(await model.readParameters()).toEqual(theta);
+  });
+
+  test("does not look at its input again after the call", async () => {
+    using other = await load();
+    const kept = await new LoKO(other).step(images(1), LABEL);
+    const [inputs, labels] = [images(1), LABEL.slice()];
+    const running = new LoKO(model).step(inputs, labels);
+    inputs.pixelValues.fill(7);
+    labels.fill(1);
+    const result = await running;
+    expect(result.logits).toEqual(kept.logits);
+    expect(result.loss).toBe(kept.loss);
+  });
+
+  test("takes turns with a second optimizer on the same model", async () => {
+    const [a, b] = [new LoKO(model), new LoKO(model, { observation: "categorical" })];
+    for (let i = 0; i < 3; i++) {
+      expect((await a.step(images(1, i), LABEL)).skipped).toBeNull();
+      expect((await b.step(images(1, i), LABEL)).skipped).toBeNull();
+    }
+  });
+
+  test.each<[string, object, string[]]>([
+    ["an unknown option", { betta: 0.9 }, ['"betta"', '"beta"']],
+    ["a forgetting factor of 1", { beta: 1 }, ["LoKO: beta", "[0, 1)", "got 1"]],
+    ["a rank of 0", { observationRank: 0 }, ["observationRank", '"exact", "auto"', "got 0"]],
+    ["a negative variance", { p0: -1 }, ["p0", '"auto"', ">= 0", "got -1"]],
+    ["a variance for some groups only", { p0: { head: 1 } }, ["p0", "{ loraA, loraB, head }"]],
+    ["a trust region of 0", { trustRegion: 0 }, ["trustRegion", "Infinity", "got 0"]],
+    ["an unknown observation", { observation: "probit" }, ["observation", '"categorical"']],
+    ["an unknown preset", { preset: "papers" }, ["preset", '"paper"']],
+    ["a forgetting factor for fixed noise", { noise: "fixed", beta: 0.9 }, ["beta"]],
+    [
+      "a noise mode beside the categorical one",
+      { observation: "categorical", noise: "ema" },
+      ["noise"],
+    ],
+    [
+      "a share of the trace beside an exact rank",
+      { rankEpsilon: 0.1, observationRank: "exact" },
+      ["rankEpsilon", '"auto"'],
+    ],
+    [
+      "a rank for regression",
+      { observation: "regression", observationRank: 2 },
+      ["observationRank"],
+    ],
+    ["options that are no object", [] as object, ["must be an object", "an array of 0"]],
+  ])("refuses %s when it is created", async (_, options, words) => {
+    await expectError(() => new LoKO(model, options), "ERR_OPTION", ...words);
+  });
+});
