@@ -15,6 +15,8 @@
 #include <variant>
 #include <vector>
 
+#include "core/activation.h"
+
 namespace loko {
 
 enum class Space : std::uint8_t {
@@ -46,8 +48,6 @@ constexpr WeightId kNoWeight = -1;
 /// Position in theta (and in a row of the Jacobian); kNoParameter marks an absent one.
 using ParameterOffset = std::int64_t;
 constexpr ParameterOffset kNoParameter = -1;
-
-enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu };
 
 /// One adapted linear module: y[:, outBegin:outEnd] += scale * (x A^T) B^T, with A [rank, in] at
 /// theta + a and B [outEnd - outBegin, rank] at theta + b (PEFT's shapes). The columns of x A^T are

@@ -121,10 +121,6 @@ class Context {
   std::size_t localTotal_ = 0;
 };
 
-inline loko::cpu::Activation activationOf(loko::Activation activation) {
-  return static_cast<loko::cpu::Activation>(activation);
-}
-
 /// For operand shapes that do not fit together; only a wrong lowering can cause it.
 void expectShape(const View& view, int rows, int cols, const char* operand);
 

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/activation.h"
+
 namespace loko::cpu {
 
 // Columns of a packed panel, equal for all instruction sets, so that packed data is portable between
@@ -16,8 +18,6 @@ constexpr int kNarrowPanelColumns = 16;
 
 // k values of one row that lie together in a packed A tile: one cache line.
 constexpr int kPackGroup = 16;
-
-enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu };
 
 // One micro-kernel call: tile(rows x nr) = alpha * (sum_k A B [+ partial]) [+ tail], where the
 // parts in brackets are optional.

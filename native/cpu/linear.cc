@@ -71,7 +71,7 @@ void run(const Linear& op, const Frame& frame, Context& context) {
   if (op.bias != kNoWeight) args.epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) args.epilogue.bias = context.parameter(op.trainedBias, out);
   args.epilogue.residual = context.rows(op.residual, batch);
-  args.epilogue.activation = activationOf(op.activation);
+  args.epilogue.activation = op.activation;
   args.epilogue.derivative = context.writableRows(op.actGrad, batch);
   context.gemm(args);
 }

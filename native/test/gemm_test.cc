@@ -16,6 +16,7 @@
 namespace {
 
 using namespace loko::cpu;
+using loko::Activation;
 
 constexpr float kUntouched = 12345.0f;
 

@@ -13,6 +13,7 @@
 namespace {
 
 using namespace loko::cpu;
+using loko::Activation;
 
 // Distance from `value` to `exact` in units of the spacing of floats at `exact`.
 double ulps(float value, double exact) {
