@@ -12,18 +12,19 @@ void run(const Patchify& op, const Frame& frame, Context& context) {
   expectShape(op.patches, down * across, op.channels * side * side, "patches");
   const RowMap image = context.rows(op.image, frame.batch);
   const MutableRowMap patches = context.writableRows(op.patches, frame.batch);
-  context.forEach(std::int64_t{frame.batch} * down * across, 10 * op.patches.cols, [&](std::int64_t i) {
-    const std::int64_t sample = i / (down * across);
-    const int y = static_cast<int>(i / across % down) * side;
-    const int x = static_cast<int>(i % across) * side;
-    float* target = patches.row(i);
-    for (int channel = 0; channel < op.channels; ++channel) {
-      const std::int64_t top = sample * op.image.rows + channel * op.height + y;
-      for (int line = 0; line < side; ++line) {
-        target = std::copy_n(image.row(top + line) + x, side, target);
-      }
-    }
-  });
+  context.forEach(std::int64_t{frame.batch} * down * across, 10 * op.patches.cols,
+                  [&](std::int64_t i) {
+                    const std::int64_t sample = i / (down * across);
+                    const int y = static_cast<int>(i / across % down) * side;
+                    const int x = static_cast<int>(i % across) * side;
+                    float* target = patches.row(i);
+                    for (int channel = 0; channel < op.channels; ++channel) {
+                      const std::int64_t top = sample * op.image.rows + channel * op.height + y;
+                      for (int line = 0; line < side; ++line) {
+                        target = std::copy_n(image.row(top + line) + x, side, target);
+                      }
+                    }
+                  });
 }
 
 void run(const AssembleTokens& op, const Frame& frame, Context& context) {
