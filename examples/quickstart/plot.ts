@@ -8,6 +8,9 @@ export interface Curve {
   readonly accuracy: readonly number[];
 }
 
+/** Height of a label in points of accuracy. */
+const LABEL_DISTANCE = 4.5;
+
 /** Online accuracy against samples as a standalone SVG. */
 export function accuracyPlot(curves: readonly Curve[], title: string): string {
   const points = curves.flatMap(({ name, colour, accuracy }) => {
@@ -19,24 +22,38 @@ export function accuracyPlot(curves: readonly Curve[], title: string): string {
         : [],
     );
   });
-  const ends = curves.map(({ name, colour, accuracy }) => ({
-    name: `${name} ${(100 * accuracy.at(-1)!).toFixed(1)} %`,
-    colour,
-    sample: accuracy.length,
-    accuracy: 100 * accuracy.at(-1)!,
-  }));
+  const ends = curves
+    .map(({ name, colour, accuracy }) => ({
+      name: `${name} ${(100 * accuracy.at(-1)!).toFixed(1)} %`,
+      colour,
+      sample: accuracy.length,
+      accuracy: 100 * accuracy.at(-1)!,
+    }))
+    .sort((a, b) => a.accuracy - b.accuracy);
+  for (let i = 1; i < ends.length; i++) {
+    // Labels of curves that end close to each other move apart.
+    ends[i]!.accuracy = Math.max(ends[i]!.accuracy, ends[i - 1]!.accuracy + LABEL_DISTANCE);
+  }
   const { document } = parseHTML("<!doctype html><body></body>");
   const figure = Plot.plot({
     document,
-    title,
     width: 760,
-    height: 440,
+    height: 460,
+    marginTop: 56,
+    marginLeft: 52,
     marginRight: 130,
     style: { fontSize: "13px", background: "white" },
     x: { label: "samples seen", grid: false },
-    y: { label: "online accuracy (%)", domain: [0, 100], grid: true },
+    y: {
+      label: "online accuracy (%)",
+      labelAnchor: "center",
+      labelArrow: "none",
+      domain: [0, 100],
+      grid: true,
+    },
     marks: [
       Plot.ruleY([0]),
+      Plot.text([title], { frameAnchor: "top", dy: -44, fontSize: 15, fontWeight: "bold" }),
       Plot.line(points, { x: "sample", y: "accuracy", stroke: "colour", strokeWidth: 2 }),
       Plot.text(ends, {
         x: "sample",
