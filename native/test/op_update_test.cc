@@ -19,6 +19,7 @@ std::vector<std::pair<int, std::int64_t>> sizes() {
       result.emplace_back(rows, rows > 9 ? std::min<std::int64_t>(n, 5003) : n);
     }
   }
+  result.emplace_back(2, 140003);  // several chunks for every share of the columns
   return result;
 }
 
@@ -285,24 +286,24 @@ TEST_CASE("kalmanUpdate floors p at p_min and counts the entries that it caught"
   for (const Candidate& candidate : candidates()) {
     CAPTURE(candidate.name);
     for (int threads = 1; threads <= candidate.maxThreads; ++threads) {
-      Problem problem(1, 1000);
+      Problem problem(1, 100000);  // several chunks for every share of the columns
       std::fill(problem.jacobian.begin(), problem.jacobian.end(), 1.0f);
-      for (std::size_t i = 0; i < 1000; ++i) {
+      for (std::size_t i = 0; i < problem.p.size(); ++i) {
         problem.p[i] = i % 10 == 0 ? 1.0f : i % 10 == 1 ? std::ldexp(1.0f, -10) : 0.5f;
       }
       const double one = 1, floor = std::ldexp(1.0, -8);
       KalmanUpdate update{1, &one, &one, CovarianceRule::kFullyDecoupled, floor};
       Loaded first(candidate, threads, problem);
       KalmanUpdateResult result = first.backend->kalmanUpdate(update, *first.p);
-      CHECK(result.floored == 200);
+      CHECK(result.floored == 20000);
       CHECK(result.min == floor);
       CHECK(result.max == 0.25);
-      CHECK(result.sum == 800 * 0.25 + 200 * floor);
+      CHECK(result.sum == 80000 * 0.25 + 20000 * floor);
 
       update.rule = CovarianceRule::kVariationalDecoupled;
       Loaded second(candidate, threads, problem);
       result = second.backend->kalmanUpdate(update, *second.p);
-      CHECK(result.floored == 100);
+      CHECK(result.floored == 10000);
       CHECK(result.max == 0.5);
       // theta moved by the old p, not by the new one
       const std::vector<double> theta = second.theta();
