@@ -15,9 +15,6 @@ View columnsOf(View view, int begin, int cols) {
 bool evenlySpaced(const View& view, int samples) {
   return samples == 1 || view.rows == 1 || view.sampleStride == view.rows * view.ld;
 }
-std::ptrdiff_t rowDistance(const View& view) {
-  return view.rows == 1 ? view.sampleStride : view.ld;
-}
 
 /// alpha left^T right over the rows of a segment, [left.cols, right.cols] at `target` of the
 /// Jacobian row of each segment. `left` is indexed by segment, `right` by sample.
@@ -61,26 +58,38 @@ void writeBlocks(const ParameterBlock& block, const Frame& frame, Context& conte
   }
 }
 
-/// The sum over all segments, in Jacobian row 0. The sum over samples is part of the product where
-/// memory allows.
+/// How left^T right of all segments is added up: `count` products, each over all samples of one
+/// cotangent row where memory allows, else over one segment.
+struct Summands {
+  int count, samples;
+  Summands(const View& left, const View& right, const Frame& frame) {
+    const bool whole = evenlySpaced(left, frame.segments()) && evenlySpaced(right, frame.batch);
+    count = whole ? frame.rows : frame.segments();
+    samples = whole ? frame.batch : 1;
+  }
+};
+std::ptrdiff_t rowDistance(const View& view, int samples) {
+  return samples > 1 && view.rows == 1 ? view.sampleStride : view.ld;
+}
+
+/// The sum over all segments, in Jacobian row 0.
 void writeReducedBlock(const ParameterBlock& block, const Frame& frame, Context& context) {
   const View& left = block.left;
   const View& right = block.right;
-  const bool whole = evenlySpaced(left, frame.segments()) && evenlySpaced(right, frame.batch);
-  const int products = whole ? frame.rows : frame.segments();
-  const int samples = whole ? frame.batch : 1;
+  const Summands summands(left, right, frame);
   const float* activations = context.at(right, frame.batch);
   const float* cotangents = context.at(left, frame.segments());
-  for (int i = 0; i < products; ++i) {
+  for (int i = 0; i < summands.count; ++i) {
+    const std::int64_t segment = std::int64_t{i} * summands.samples;
     GemmArgs args;
     args.m = left.cols;
     args.n = right.cols;
-    args.k = samples * left.rows;
+    args.k = summands.samples * left.rows;
     args.a.transposed = true;
-    args.a.rows.base = cotangents + std::int64_t{i} * samples * left.sampleStride;
-    args.a.rows.ld = samples > 1 ? rowDistance(left) : left.ld;
-    args.b.data = activations + (whole ? 0 : i % frame.batch * right.sampleStride);
-    args.b.ld = samples > 1 ? rowDistance(right) : right.ld;
+    args.a.rows.base = cotangents + segment * left.sampleStride;
+    args.a.rows.ld = rowDistance(left, summands.samples);
+    args.b.data = activations + segment % frame.batch * right.sampleStride;
+    args.b.ld = rowDistance(right, summands.samples);
     args.c.base = context.jacobian(0, block.target, std::int64_t{left.cols} * right.cols);
     args.c.ld = right.cols;
     args.epilogue.alpha = block.alpha;
@@ -104,52 +113,43 @@ int columnsOfSites(const std::vector<LoraSite>& sites) {
 }
 
 // dB = scale dy^T h is taken as its transpose h^T dy: r rows of full width, with dy read in place,
-// where dy^T h would pack all of dy for r columns. A task is a range of columns of one segment.
+// where dy^T h would pack all of dy for r columns. A task is a range of columns of one block: that of
+// a segment, or the one that all segments add up to.
 class FactorBlocks {
  public:
-  FactorBlocks(const LoraSite& site, const LoraBackward& op, int batch, int rows, int threads)
-      : site_(site),
-        op_(op),
-        out_(site.outEnd - site.outBegin),
-        segments_(rows * batch),
-        splits_(std::clamp((threads + segments_ - 1) / segments_, 1,
-                           (out_ + kPanelColumns - 1) / kPanelColumns)),
-        columns_((out_ + splits_ - 1) / splits_) {}
+  FactorBlocks(const View& dy, const View& h, const LoraSite& site, const Frame& frame, int threads)
+      : dy_(dy),
+        h_(h),
+        site_(site),
+        frame_(frame),
+        blocks_(frame.reduce ? 1 : frame.segments()),
+        splits_(std::clamp((threads + blocks_ - 1) / blocks_, 1,
+                           (dy.cols + kPanelColumns - 1) / kPanelColumns)),
+        columns_((dy.cols + splits_ - 1) / splits_),
+        depth_(frame.reduce ? dy.rows * frame.segments() : dy.rows) {}
 
-  std::int64_t tasks() const { return std::int64_t{segments_} * splits_; }
-  std::int64_t work() const { return std::int64_t{op_.dy.rows} * site_.rank * columns_; }
-  std::size_t transposedFloats() const {
-    return (static_cast<std::size_t>(site_.rank) * static_cast<std::size_t>(columns_) + 15) / 16 *
-           16;
-  }
+  std::int64_t tasks() const { return std::int64_t{blocks_} * splits_; }
+  std::int64_t work() const { return std::int64_t{depth_} * site_.rank * columns_; }
   std::size_t localFloats() const {
-    return transposedFloats() +
-           gemmScratchBytes(site_.rank, columns_, op_.dy.rows, 0) / sizeof(float) + 1;
+    return transposedFloats() + gemmScratchBytes(site_.rank, columns_, depth_, 0) / sizeof(float) +
+           1;
   }
 
-  void run(std::int64_t task, const Frame& frame, float* scratch, Context& context) const {
-    const auto segment = static_cast<int>(task / splits_);
+  void run(std::int64_t task, float* scratch, Context& context) const {
+    const auto block = static_cast<int>(task / splits_);
     const int begin = static_cast<int>(task % splits_) * columns_;
-    const int columns = std::min(columns_, out_ - begin);
+    const int columns = std::min(columns_, dy_.cols - begin);
     if (columns <= 0) return;
-    const float* h = context.at(op_.h, frame.batch) + segment % frame.batch * op_.h.sampleStride;
-    const float* dy = context.at(op_.dy, segments_) + segment * op_.dy.sampleStride;
-    GemmArgs args;
-    args.m = site_.rank;
-    args.n = columns;
-    args.k = op_.dy.rows;
-    args.a.transposed = true;
-    args.a.rows.base = h + site_.hBegin;
-    args.a.rows.ld = op_.h.ld;
-    args.b.data = dy + site_.outBegin + begin;
-    args.b.ld = op_.dy.ld;
-    args.c.base = scratch;
-    args.c.ld = columns;
-    args.epilogue.alpha = site_.scale;
-    gemm(context.kernels, args, scratch + transposedFloats());
-
-    const std::int64_t size = std::int64_t{out_} * site_.rank;
-    float* target = context.jacobian(frame.firstRow + segment, site_.b, size) +
+    if (frame_.reduce) {
+      const Summands summands(dy_, h_, frame_);
+      for (int i = 0; i < summands.count; ++i) {
+        multiply(i * summands.samples, summands.samples, begin, columns, i > 0, scratch, context);
+      }
+    } else {
+      multiply(block, 1, begin, columns, false, scratch, context);
+    }
+    const std::int64_t row = frame_.reduce ? 0 : frame_.firstRow + block;
+    float* target = context.jacobian(row, site_.b, std::int64_t{dy_.cols} * site_.rank) +
                     std::int64_t{begin} * site_.rank;
     for (int o = 0; o < columns; ++o) {
       for (int j = 0; j < site_.rank; ++j) *target++ = scratch[j * columns + o];
@@ -157,9 +157,34 @@ class FactorBlocks {
   }
 
  private:
+  std::size_t transposedFloats() const {
+    return (static_cast<std::size_t>(site_.rank) * static_cast<std::size_t>(columns_) + 15) / 16 *
+           16;
+  }
+
+  /// h^T dy over `samples` samples from a segment on, into the scratch.
+  void multiply(int segment, int samples, int begin, int columns, bool accumulate, float* scratch,
+                Context& context) const {
+    GemmArgs args;
+    args.m = site_.rank;
+    args.n = columns;
+    args.k = samples * dy_.rows;
+    args.a.transposed = true;
+    args.a.rows.base = context.at(h_, frame_.batch) + segment % frame_.batch * h_.sampleStride;
+    args.a.rows.ld = rowDistance(h_, samples);
+    args.b.data = context.at(dy_, frame_.segments()) + segment * dy_.sampleStride + begin;
+    args.b.ld = rowDistance(dy_, samples);
+    args.c.base = scratch;
+    args.c.ld = columns;
+    args.epilogue.alpha = site_.scale;
+    args.epilogue.accumulate = accumulate;
+    gemm(context.kernels, args, scratch + transposedFloats());
+  }
+
+  const View dy_, h_;
   const LoraSite& site_;
-  const LoraBackward& op_;
-  const int out_, segments_, splits_, columns_;
+  const Frame& frame_;
+  const int blocks_, splits_, columns_, depth_;
 };
 
 }  // namespace
@@ -190,14 +215,18 @@ void run(const LoraDown& op, const Frame& frame, Context& context) {
 }
 
 void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context) {
-  const std::int64_t rows = std::int64_t{hint.maxRows} * hint.batch * op.dy.rows;
+  Frame largest;  // fewer rows and more threads split into narrower columns
+  largest.batch = hint.batch;
+  largest.rows = hint.maxRows;
   for (const LoraSite& site : op.sites) {
     const int out = site.outEnd - site.outBegin;
-    context.needGemm(rows, site.rank, out);
-    needBlock(op.dy.rows, out, site.rank, hint, context);
+    context.needGemm(std::int64_t{largest.segments()} * op.dy.rows, site.rank, out);
     needBlock(op.dy.rows, site.rank, op.x.cols, hint, context);
-    // Fewer rows split into narrower columns.
-    context.needLocal(FactorBlocks(site, op, hint.batch, hint.maxRows, 1).localFloats());
+    for (const bool reduce : {false, true}) {
+      largest.reduce = reduce;
+      const FactorBlocks blocks(columnsOf(op.dy, site.outBegin, out), op.h, site, largest, 1);
+      context.needLocal(blocks.localFloats());
+    }
   }
 }
 
@@ -211,7 +240,6 @@ void run(const LoraBackward& op, const Frame& frame, Context& context) {
     const int out = site.outEnd - site.outBegin;
     const View dy = columnsOf(op.dy, site.outBegin, out);
     const View u = columnsOf(op.u, site.hBegin, site.rank);
-    const View h = columnsOf(op.h, site.hBegin, site.rank);
 
     GemmArgs args;
     args.m = std::int64_t{segments} * rows;
@@ -224,20 +252,16 @@ void run(const LoraBackward& op, const Frame& frame, Context& context) {
     args.epilogue.alpha = site.scale;
     context.gemm(args);
 
-    if (frame.reduce) {
-      writeReducedBlock({dy, h, site.b, site.scale}, frame, context);
-      writeReducedBlock({u, op.x, site.a, 1.0f}, frame, context);
-      continue;
-    }
-    const FactorBlocks blocks(site, op, frame.batch, frame.rows, context.pool.threads());
+    const FactorBlocks blocks(dy, columnsOf(op.h, site.hBegin, site.rank), site, frame,
+                              context.pool.threads());
     context.forEachRange(blocks.tasks(), blocks.work(),
                          [&](std::int64_t begin, std::int64_t end, int part) {
                            float* scratch = context.local(part, blocks.localFloats());
                            for (std::int64_t task = begin; task < end; ++task) {
-                             blocks.run(task, frame, scratch, context);
+                             blocks.run(task, scratch, context);
                            }
                          });
-    writeBlocks({u, op.x, site.a, 1.0f}, frame, context);
+    writeParameterBlock({u, op.x, site.a, 1.0f}, frame, context);
   }
 }
 
