@@ -16,6 +16,7 @@
 #include "core/op_views.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/isa.h"
+#include "op_allocations.h"
 #include "op_bound.h"
 #include "ref/attention.h"
 #include "ref/linear.h"
@@ -31,21 +32,33 @@ namespace loko::test {
 struct Candidate {
   std::string name;
   double unitRoundoff;
-  int maxThreads;  // counts worth comparing
+  int maxThreads;    // counts worth comparing
+  bool mayAllocate;  // inside run()
   std::function<std::unique_ptr<Backend>(int threads)> make;
 };
 
 inline const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = [] {
     std::vector<Candidate> list{
-        {"ref", std::ldexp(1.0, -53), 1, [](int) { return ref::makeRefBackend(); }}};
+        {"ref", std::ldexp(1.0, -53), 1, true,
+         [](int) { return ref::makeRefBackend(); }}};
     for (const cpu::Isa isa : cpu::availableIsas()) {
-      list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3,
+      list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3, false,
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
     }
     return list;
   }();
   return all;
+}
+
+/// Runs f, which may not allocate in a backend made for production.
+template <class F>
+void withoutAllocation(const Candidate& candidate, const F& f) {
+  const std::int64_t before = allocationCount;
+  f();
+  const std::int64_t count = allocationCount - before;
+  if (candidate.mayAllocate) return;
+  CHECK_MESSAGE(count == 0, count << " allocations after prepare()");
 }
 
 // ---- operands ---------------------------------------------------------------------------------
@@ -281,7 +294,8 @@ inline void OpCase::fill(const Step& forward) {
 /// A backend that holds the weights of one case and can run it over and over.
 class Runner {
  public:
-  Runner(std::unique_ptr<Backend> backend, const OpCase& op) : backend_(std::move(backend)) {
+  Runner(const Candidate& candidate, int threads, const OpCase& op)
+      : candidate_(candidate), backend_(candidate.make(threads)) {
     for (const ref::Weight<float>& weight : op.weights) {
       if (weight.out > 0) {
         backend_->addMatrix(weight.values.data(), weight.out, weight.in, weight.orientation);
@@ -312,7 +326,7 @@ class Runner {
     backend_->reserveJacobian(rows, n);
     const std::vector<float> blank(jacobian, filler);
     backend_->write(Space::kJacobian, 0, blank.data(), rows * n);
-    backend_->run(op.step, op.frame);
+    withoutAllocation(candidate_, [&] { backend_->run(op.step, op.frame); });
     return {read(Space::kScratch, op.scratch.size()), read(Space::kJacobian, jacobian)};
   }
 
@@ -335,6 +349,7 @@ class Runner {
     return values;
   }
 
+  const Candidate& candidate_;
   std::unique_ptr<Backend> backend_;
 };
 
@@ -428,7 +443,7 @@ inline Outcome runRowByRow(Runner& runner, const OpCase& op, float filler) {
 
 /// Every check that holds for every operation, in every backend.
 inline void checkStep(const OpCase& op) {
-  const char* operation = stepName(op.step);
+  const std::string operation = stepName(op.step);
   CAPTURE(operation);
   CAPTURE(op.frame.batch);
   CAPTURE(op.frame.rows);
@@ -439,7 +454,7 @@ inline void checkStep(const OpCase& op) {
   constexpr float kGuardValue = 12345.678f;
   for (const Candidate& candidate : candidates()) {
     CAPTURE(candidate.name);
-    Runner runner(candidate.make(1), op);
+    Runner runner(candidate, 1, op);
     const Outcome outcome = runner.run(op, std::nanf(""));
     checkOutputs(op, outcome, expected, candidate.unitRoundoff);
     checkGuards(op, outcome, std::nanf(""));
@@ -452,7 +467,7 @@ inline void checkStep(const OpCase& op) {
       CHECK_MESSAGE(differences(op, outcome, rows) == 0, "k rows at once differ from k passes");
     }
     for (int threads = 2; threads <= candidate.maxThreads; ++threads) {
-      Runner parallel(candidate.make(threads), op);
+      Runner parallel(candidate, threads, op);
       CHECK_MESSAGE(differences(op, outcome, parallel.run(op, std::nanf(""))) == 0,
                     "the result depends on the number of threads: " << threads);
     }
