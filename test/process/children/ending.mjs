@@ -12,6 +12,8 @@ if (how === "exit-while-loading") {
 }
 
 const { model, optimizer, sample } = await prepare(dir, { threads: 2 });
+// An idle process collects garbage after some seconds, and the end of the model would end it too.
+globalThis.kept = model;
 await optimizer.step(sample.inputs, sample.labels);
 switch (how) {
   case "natural":
