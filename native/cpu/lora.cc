@@ -1,4 +1,6 @@
 // The low-rank branch of a linear and the blocks of the Jacobian that belong to its parameters.
+#include <limits>
+
 #include "cpu/context.h"
 
 namespace loko::cpu {
@@ -198,9 +200,9 @@ void prepare(const LoraDown& op, const WorkspaceHint& hint, Context& context) {
 // All sites share x, so that their A stand side by side in one product.
 void run(const LoraDown& op, const Frame& frame, Context& context) {
   const int in = op.x.cols, ranks = columnsOfSites(op.sites);
+  checkSites(op.sites, op.h, op.x.rows, std::numeric_limits<int>::max());
   PackedMatrix factors(in, ranks, context.shared(PackedMatrix::floatCount(in, ranks)));
   for (const LoraSite& site : op.sites) {
-    checkSites({site}, op.h, op.x.rows, site.outEnd);
     factors.pack(context.parameter(site.a, std::int64_t{site.rank} * in), in, WeightLayout::kNK, 0,
                  in, site.hBegin, site.rank);
   }
