@@ -261,6 +261,23 @@ describe("a model with an adapter refuses, and keeps its parameters when it is g
   });
 });
 
+describe("a result that does not fit into memory", () => {
+  test("is an error with its shape, and the model goes on", async () => {
+    // 65,536 outputs times 3 million parameters: 800 GB.
+    const options = { device: "ref", numLabels: 2 ** 16 } as const;
+    using model = await Model.fromPretrained(vitFolder("odd", "headless"), options);
+    await model.addAdapter({ r: 1 });
+    await expectError(
+      () => model.jacobian(image()),
+      "ERR_OUT_OF_MEMORY",
+      "[1, 65536, ",
+      "smaller batch",
+    );
+    using logits = await model.forward(image());
+    expect(logits.size).toBe(2 ** 16);
+  });
+});
+
 describe("a disposed model", () => {
   test("refuses everything, and dispose may be repeated", async () => {
     const model = await Model.fromPretrained(vitFolder("odd"));
