@@ -111,7 +111,8 @@ void run(const Attention& op, const Frame& frame, Context& context) {
   float* saved = context.at(op.probs, frame.batch);
 
   const std::int64_t tasks = std::int64_t{frame.batch} * shape.heads * shape.blocks;
-  const std::int64_t work = std::int64_t{2} * shape.block * shape.keys * (shape.width + 16);
+  // A softmax costs about as much as 200 multiply-adds per score.
+  const std::int64_t work = std::int64_t{2} * shape.block * shape.keys * (shape.width + 100);
   context.forEachRange(tasks, work, [&](std::int64_t begin, std::int64_t end, int part) {
     const ForwardScratch scratch(shape, context.local(part, floats));
     for (std::int64_t task = begin; task < end; ++task) {

@@ -19,7 +19,7 @@ void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>
   }
   float* theta = context.parameter(0, n);
   const float* gradient = context.jacobian(0, 0, n);
-  context.forEachRange(n, 8, [&](std::int64_t begin, std::int64_t end, int) {
+  context.forEachRange(n, 200, [&](std::int64_t begin, std::int64_t end, int) {
     applyRule<float>(update, begin, end, theta, gradient, arrays);
   });
 }

@@ -202,8 +202,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   Statistics statistics[kMaxSlabs];
   const std::int64_t chunks = (n + kChunkColumns - 1) / kChunkColumns;
   const std::int64_t slabs = std::min<std::int64_t>(chunks, kMaxSlabs);
-  const std::int64_t work =
-      n / slabs * (std::int64_t{update.rows} * update.rows / 16 + update.rows);
+  const std::int64_t work = n / slabs * (std::int64_t{2} * update.rows * update.rows + 100);
   context.forEachRange(slabs, work, [&](std::int64_t begin, std::int64_t end, int part) {
     float* padding = context.local(part, static_cast<std::size_t>(update.rows) * kPanelColumns);
     for (std::int64_t slab = begin; slab < end; ++slab) {
@@ -228,7 +227,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
 void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context) {
   const auto factor = static_cast<float>(gamma2), noise = static_cast<float>(q);
   const auto most = static_cast<float>(pMax);
-  context.forEachRange(p.size(), 1, [&](std::int64_t begin, std::int64_t end, int) {
+  context.forEachRange(p.size(), 30, [&](std::int64_t begin, std::int64_t end, int) {
     float* values = p.values();
     for (std::int64_t i = begin; i < end; ++i) {
       const float next = factor * values[i] + noise;

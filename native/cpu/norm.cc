@@ -3,6 +3,10 @@
 
 namespace loko::cpu {
 
+namespace {
+constexpr int kWorkPerElement = 25;  // multiply-adds in the time of one element
+}  // namespace
+
 void run(const LayerNorm& op, const Frame& frame, Context& context) {
   const int rows = op.x.rows, cols = op.x.cols, batch = frame.batch;
   expectShape(op.y, rows, cols, "y");
@@ -17,7 +21,7 @@ void run(const LayerNorm& op, const Frame& frame, Context& context) {
   common.beta = context.vector(op.beta, cols);
   common.columns = cols;
   common.eps = op.eps;
-  context.forEach(std::int64_t{batch} * rows, 10 * cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{batch} * rows, kWorkPerElement * cols, [&](std::int64_t i) {
     LayerNormRow row = common;
     row.x = x.row(i);
     row.y = y.row(i);
@@ -41,7 +45,7 @@ void run(const LayerNormBackward& op, const Frame& frame, Context& context) {
   common.gamma = context.vector(op.gamma, cols);
   common.columns = cols;
   common.accumulate = op.accumulate;
-  context.forEach(std::int64_t{segments} * rows, 10 * cols, [&](std::int64_t i) {
+  context.forEach(std::int64_t{segments} * rows, kWorkPerElement * cols, [&](std::int64_t i) {
     LayerNormBackwardRow row = common;
     row.dy = dy.row(i);
     row.dx = dx.row(i);
