@@ -27,7 +27,8 @@ export interface LoKOOptions {
    */
   preset?: "paper";
   /**
-   * What the filter observes. Default `"softmax"`.
+   * What the filter observes. Default `"categorical"`, or `"softmax"` where `noise`, `beta` or `r0` is
+   * given, which categorical does not have.
    * - `"softmax"`: π against the one-hot label, H = C·J. Calm, but learns little from confident errors.
    * - `"categorical"`: the categorical likelihood in logit space, noise C. Keeps the full innovation
    *   where the model is confidently wrong.
@@ -74,7 +75,8 @@ export interface LoKOOptions {
   pMinRatio?: number;
   /**
    * Trust region c: a step is scaled so that no logit moves by more than c in the linearised model; > 0,
-   * `Infinity` turns it off. Default 1; for `"regression"` Infinity.
+   * `Infinity` turns it off. Default 2 for `"categorical"`, 1 for `"softmax"` and `"logits"`, Infinity
+   * for `"regression"`.
    */
   trustRegion?: number;
   /**
@@ -84,7 +86,7 @@ export interface LoKOOptions {
    * Default `"auto"`.
    */
   p0?: "auto" | number | { readonly loraA: number; readonly loraB: number; readonly head: number };
-  /** Factor τ of `p0: "auto"`, > 0. Default 1. */
+  /** Factor τ of `p0: "auto"`, > 0. Default 3 for `"categorical"`, 1 otherwise. */
   tau?: number;
   /**
    * How p shrinks: `"fdekf"` p ← p − p²·diag(HᵀS⁻¹H), the paper's; `"vdekf"` 1/p ← 1/p + diag(HᵀR⁻¹H),
@@ -120,14 +122,15 @@ const PAPER: LoKOOptions = {
  * filter with a diagonal covariance whose state is the trainable parameters. There is no learning rate:
  * the gain follows from the uncertainty of parameters and observations. One sample per step (B = 1).
  *
- * With the defaults one step is: forward; the k leading eigenvectors U, Λ of C; H = Λ·Uᵀ·J by one
- * backward pass with k cotangents; S = M + R and its Cholesky factor L in float64; u = S⁻¹·Uᵀe;
- * θ ← θ + s·p∘(Hᵀu) with s ≤ 1 from the trust region; p ← p∘(1 − p∘colsum((L⁻¹H)²)). When a number
- * is not finite the step is skipped and nothing changes.
+ * One step is: forward; k orthonormal directions U of the logits (the leading eigenvectors of C, and
+ * that of e); G = Uᵀ·J by one backward pass with k cotangents; the innovation covariance S and its
+ * Cholesky factor L in k × k float64; θ ← θ + s·p∘(Gᵀa) with the gain a in those directions and
+ * s ≤ 1 from the trust region; p falls by p²∘diag(HᵀS⁻¹H). docs/filter.md has the formulas. When a
+ * number is not finite the step is skipped and nothing changes.
  *
  * @example
  * ```ts
- * const optimizer = new LoKO(model, { observation: "categorical" });
+ * const optimizer = new LoKO(model);
  * const { loss, kalman } = await optimizer.step(inputs, Int32Array.of(3));
  * ```
  */
@@ -191,8 +194,10 @@ function toNative(given: LoKOOptions): NativeLokoOptions {
       'LoKO: rankEpsilon belongs to observationRank "auto"; leave it out with any other rank.',
     );
   }
+  const ownNoise = same.noise ?? same.beta ?? same.r0;
   return definedOnly<NativeLokoOptions>({
     ...same,
+    observation: same.observation ?? (ownNoise === undefined ? "categorical" : "softmax"),
     // The default rank, said aloud so that its epsilon has a place.
     observationRank: same.rankEpsilon === undefined ? same.observationRank : "auto",
     q: processNoise,

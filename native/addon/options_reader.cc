@@ -83,7 +83,7 @@ RankOption readRank(const PropertyReader& spec) {
 
 InitialCovariance readInitialCovariance(const PropertyReader& spec) {
   InitialCovariance p0;
-  p0.tau = spec.number("tau", p0.tau);
+  if (spec.has("tau")) p0.tau = spec.number("tau");
   const Napi::Value value = spec.value("p0");
   if (value.IsNumber()) {
     p0.kind = InitialCovariance::Kind::kUniform;

@@ -25,6 +25,11 @@ bool isSane(const std::vector<double>& values) {
                      [](double v) { return std::fabs(v) <= kLargest; });
 }
 
+double defaultTrustRegion(Observation observation) {
+  if (observation == Observation::kRegression) return std::numeric_limits<double>::infinity();
+  return observation == Observation::kCategorical ? 2 : 1;
+}
+
 double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
   switch (group) {
     case ParameterGroup::kLoraA:
@@ -47,9 +52,7 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
   noiseMode_ = categorical ? NoiseMode::kModel : options_.noise.value_or(NoiseMode::kEma);
   beta_ = options_.beta.value_or(0.95);
   r0_ = options_.r0.value_or(0.1);
-  trustRegion_ = options_.trustRegion.value_or(options_.observation == Observation::kRegression
-                                                   ? std::numeric_limits<double>::infinity()
-                                                   : 1.0);
+  trustRegion_ = options_.trustRegion.value_or(defaultTrustRegion(options_.observation));
   if (estimatesNoise()) state_.noise.start(outputs, r0_);
 
   state_.p = backend.makeState(parameters, 0);
@@ -232,7 +235,9 @@ double LokoOptimizer::automaticVariance() const {
     const double factor = scaled ? basis_.scale[i] / scale : 1;
     squares += factor * factor * gram_[i * (k + 1)];
   }
-  return asStored(options_.p0.tau * numerator / (scale * squares));
+  const double tau =
+      options_.p0.tau.value_or(options_.observation == Observation::kCategorical ? 3.0 : 1.0);
+  return asStored(tau * numerator / (scale * squares));
 }
 
 StepResult LokoOptimizer::step(Objective& objective, const Targets& targets) {

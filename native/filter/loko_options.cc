@@ -74,7 +74,7 @@ void validateNoise(const LokoOptions& options) {
 void validateInitialCovariance(const InitialCovariance& p0, std::int64_t parameters,
                                const std::vector<ParameterRange>& ranges) {
   using Kind = InitialCovariance::Kind;
-  if (p0.kind == Kind::kAuto) requirePositive("p0.tau", p0.tau);
+  if (p0.kind == Kind::kAuto && p0.tau) requirePositive("p0.tau", *p0.tau);
   if (p0.kind == Kind::kUniform) requireNonNegative("p0", p0.value);
   if (p0.kind != Kind::kPerGroup) return;
   requireNonNegative("p0.A", p0.loraA);

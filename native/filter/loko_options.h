@@ -54,7 +54,8 @@ struct InitialCovariance {
   /// kAuto: chosen at the first applied step so that the prior variance of the observations matches
   /// their scale: tau * trace(C)/|H|_F^2 (softmax), tau * k/|U^T J|_F^2 (categorical),
   /// tau * m/|J|_F^2 (logits, regression: unit variance per output).
-  double tau = 1;
+  /// Default: 3 for categorical, 1 otherwise (docs/decisions/default-observation.md).
+  std::optional<double> tau;
   double value = 0;                       // kUniform
   double loraA = 0, loraB = 0, head = 0;  // kPerGroup; 0 freezes a group while q = 0
 };
@@ -62,6 +63,7 @@ struct InitialCovariance {
 /// Absent optionals take the documented default, and are an error where the choice of another option
 /// leaves them without a meaning.
 struct LokoOptions {
+  /// The facade's default is categorical (lib/optim/loko.ts); here it is the paper's.
   Observation observation = Observation::kSoftmax;
   /// Default: auto with epsilon 0.02. Softmax and categorical only: the others propagate all m rows.
   std::optional<RankOption> rank;
@@ -82,8 +84,8 @@ struct LokoOptions {
   /// Floor of p relative to the smallest initial variance; floors are counted.
   double pMinRatio = 1e-12;
   /// c: the step is scaled so that no logit moves by more than c (after centring, for softmax and
-  /// categorical) in the linearised model; infinity turns it off. Default: 1; regression: infinity,
-  /// its outputs have no natural unit.
+  /// categorical) in the linearised model; infinity turns it off. Default: 2 for categorical, 1 for
+  /// softmax and logits, infinity for regression, whose outputs have no natural unit.
   std::optional<double> trustRegion;
   InitialCovariance p0;
   Covariance covariance = Covariance::kFdekf;

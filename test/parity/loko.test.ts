@@ -36,8 +36,11 @@ interface ReferenceOptions {
 }
 
 function optionsOf(options: ReferenceOptions): LoKOOptions {
-  const { trust, q, p_max: pMax, ...same } = options;
+  const { trust = 1, q, p_max: pMax, ...same } = options;
   return {
+    // The defaults of the reference, which are not ours.
+    observation: "softmax",
+    tau: 1,
     ...same,
     trustRegion: trust === "infinity" ? Number.POSITIVE_INFINITY : trust,
     processNoise: q,

@@ -67,10 +67,13 @@ describe("LoKO", () => {
       const { rows } = await new LoKO(model, { observationRank: rank }).step(images(1), LABEL);
       expect(rows).toBe(rank);
     }
-    const all = await new LoKO(model, { rankEpsilon: 0 }).step(images(1), LABEL);
-    const few = await new LoKO(model, { rankEpsilon: 0.9 }).step(images(1), LABEL);
-    expect(all.rows).toBe(6);
-    expect(few.rows).toBe(1);
+    for (const observation of ["softmax", "categorical"] as const) {
+      const all = new LoKO(model, { observation, rankEpsilon: 0 });
+      const few = new LoKO(model, { observation, rankEpsilon: 0.9 });
+      expect((await all.step(images(1), LABEL)).rows).toBe(6);
+      // The categorical basis always holds the direction of the innovation as well.
+      expect((await few.step(images(1), LABEL)).rows).toBe(observation === "softmax" ? 1 : 2);
+    }
   });
 
   test("in the preset of the paper equals the same options one by one, to the bit", async () => {
@@ -87,6 +90,23 @@ describe("LoKO", () => {
     const other = await thetaAfter((fresh) => LoKO.paper(fresh, { p0: 0.01 }));
     expect(other).not.toEqual(expected);
     expect(await thetaAfter((fresh) => new LoKO(fresh, { ...explicit, p0: 0.01 }))).toEqual(other);
+  });
+
+  test("observes the categorical likelihood, or the softmax where an option says so", async () => {
+    const categorical = await thetaAfter((fresh) => new LoKO(fresh));
+    expect(
+      await thetaAfter(
+        (fresh) => new LoKO(fresh, { observation: "categorical", tau: 3, trustRegion: 2 }),
+      ),
+    ).toEqual(categorical);
+    const softmax = await thetaAfter((fresh) => new LoKO(fresh, { p0: "auto", beta: 0.9 }));
+    expect(softmax).not.toEqual(categorical);
+    expect(
+      await thetaAfter(
+        (fresh) =>
+          new LoKO(fresh, { observation: "softmax", beta: 0.9, tau: 1, trustRegion: 1, r0: 0.1 }),
+      ),
+    ).toEqual(softmax);
   });
 
   test("keeps a parameter group whose initial variance is zero", async () => {
@@ -126,7 +146,7 @@ describe("LoKO", () => {
   });
 
   test("takes turns with a second optimizer on the same model", async () => {
-    const [a, b] = [new LoKO(model), new LoKO(model, { observation: "categorical" })];
+    const [a, b] = [new LoKO(model), new LoKO(model, { observation: "softmax" })];
     for (let i = 0; i < 3; i++) {
       expect((await a.step(images(1, i), LABEL)).skipped).toBeNull();
       expect((await b.step(images(1, i), LABEL)).skipped).toBeNull();
