@@ -79,7 +79,6 @@ LokoOptions plainCategorical(double p0) {
 }  // namespace
 
 TEST_SUITE("filter algebra") {
-  // Test 1 of kalman.md section 10.
   void selectorEqualsKalman(Precision precision) {
     const int n = 12, m = 4;
     Random random(1);
@@ -107,7 +106,6 @@ TEST_SUITE("filter algebra") {
     selectorEqualsKalman(Precision::kFloat);
   }
 
-  // Test 2.
   void denseStepEqualsFull(Precision precision) {
     const int n = 9, m = 4;
     Random random(2);
@@ -135,7 +133,6 @@ TEST_SUITE("filter algebra") {
     denseStepEqualsFull(Precision::kFloat);
   }
 
-  // Test 3.
   void variationalPosterior(Precision precision) {
     const int n = 9, m = 4;
     Random random(3);
@@ -183,7 +180,6 @@ TEST_SUITE("filter algebra") {
     CHECK(relativeError(covarianceOf(objective, loko), expected) < 1e-10);
   }
 
-  // Test 4.
   void equalsBatchBayes(Precision precision) {
     const int n = 5, steps = 60;
     const double p0 = 2, r = 0.4;
@@ -237,7 +233,6 @@ TEST_SUITE("filter algebra") {
     equalsBatchBayes(Precision::kFloat);
   }
 
-  // Test 5.
   Vector oneByOne(const Vector& theta, const Matrix& slope, const Vector& y,
                   const std::vector<int>& order, Vector& p) {
     LinearObjective objective(Precision::kDouble, theta, Matrix(1, slope.cols));
@@ -276,7 +271,6 @@ TEST_SUITE("filter algebra") {
     }
   }
 
-  // Test 6.
   void limitsOfNoise(Precision precision) {
     const int n = 7, m = 3;
     Random random(6);
@@ -315,7 +309,7 @@ TEST_SUITE("filter algebra") {
     limitsOfNoise(Precision::kFloat);
   }
 
-  // Test 7. Reference: class `dropped` left out, a regular system of m - 1 rows. For R = C it is the
+  // Reference: class `dropped` left out, a regular system of m - 1 rows. For R = C it is the
   // pseudo-inverse; for an estimated R it needs the start r0 (I - 11^T/m), which is r0 I in the
   // orthogonal complement of the ones vector.
   struct Dropped {
@@ -501,7 +495,6 @@ TEST_SUITE("filter algebra") {
     CHECK(relativeError(covarianceOf(right, fixed), covarianceOf(left, exact)) < 1e-12);
   }
 
-  // Test 9. (The "LIN-EF" form of that test is no mode of this filter.)
   TEST_CASE(
       "with little variance the categorical step is p times the gradient of the log likelihood") {
     const int n = 9, m = 6;

@@ -39,7 +39,6 @@ Averages followRandomWalk(NoiseMode mode, double q) {
 }  // namespace
 
 TEST_SUITE("filter noise") {
-  // Test 10 of kalman.md section 10, and its test 20.
   TEST_CASE("residual noise finds the true R, and a correct filter has unit NIS") {
     CHECK(relativeError({followRandomWalk(NoiseMode::kResidual, 0.1).noise}, {1}) < 0.02);
     CHECK(relativeError({followRandomWalk(NoiseMode::kFixed, 0.1).nis}, {1}) < 0.02);

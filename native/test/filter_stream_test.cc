@@ -55,7 +55,7 @@ Run follow(Precision precision, const LokoOptions& options, int steps, Stream st
 }  // namespace
 
 TEST_SUITE("filter streams") {
-  // Test 8 of kalman.md section 10: with the null direction kept, this dies after some 370 steps.
+  // With the null direction kept, this dies after some 370 steps.
   TEST_CASE("5,000 softmax steps at beta 0.95 never fail to factor, in float32 as in float64") {
     LokoOptions options = LokoOptions::paper();
     const Run reference = follow(Precision::kDouble, options, 5000, Stream(1));

@@ -150,7 +150,8 @@ inline double relativeError(const Vector& a, const Vector& b) {
 }
 
 inline bool sameBits(const Vector& a, const Vector& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+  if (a.size() != b.size()) return false;
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
 }
 
 /// An objective whose logits and Jacobian a derived class computes in double from theta as the
