@@ -1,0 +1,82 @@
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "core/status.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/memory.h"
+
+namespace loko::cpu {
+namespace {
+
+constexpr std::int64_t kImpossible = std::int64_t{1} << 60;  // floats: beyond any address space
+
+std::int64_t residentPages() {
+  std::int64_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident;
+}
+
+template <typename Fn>
+std::string outOfMemoryMessage(Fn&& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::kOutOfMemory);
+    return error.what();
+  }
+  FAIL("no error");
+  return {};
+}
+
+TEST_CASE("Memory that cannot be had is an error that names the bytes, and leaves what was there") {
+  MappedFloats memory("a test");
+  memory.grow(3);
+  memory.data()[2] = 7;
+  const std::string message = outOfMemoryMessage([&] { memory.grow(kImpossible); });
+  CHECK(message.find(std::to_string(kImpossible) + " floats") != std::string::npos);
+  CHECK(message.find("a test") != std::string::npos);
+  CHECK(memory.size() == 3);
+  CHECK(memory.data()[2] == 7);
+}
+
+TEST_CASE("A Jacobian that cannot be had is an error, and the backend keeps the one it has") {
+  const auto backend = makeCpuBackend(1);
+  backend->reserveJacobian(1, 2);
+  const float row[2] = {1, 2};
+  backend->write(Space::kJacobian, 0, row, 2);
+  outOfMemoryMessage([&] { backend->reserveJacobian(kImpossible, 1); });
+  // The product of the extents does not fit 64 bits.
+  outOfMemoryMessage([&] { backend->reserveJacobian(kImpossible, kImpossible); });
+  float kept[2] = {};
+  backend->read(Space::kJacobian, 0, kept, 2);
+  CHECK(kept[0] == 1);
+  CHECK(kept[1] == 2);
+}
+
+TEST_CASE("Reserved memory is zero and costs nothing until it is touched") {
+  if (residentPages() == 0) return;  // no /proc
+  const std::int64_t before = residentPages();
+  MappedFloats memory("a test");
+  memory.grow(std::int64_t{1} << 30);  // 4 GiB
+  CHECK(memory.data()[memory.size() - 1] == 0);
+  memory.data()[0] = 1;
+  // Two pages (512 of 4 KiB each where they are huge ones) and what else the process did meanwhile.
+  CHECK(residentPages() - before < 4096);
+}
+
+TEST_CASE("Memory keeps its contents when asked to, and never shrinks") {
+  MappedFloats memory("a test");
+  memory.grow(2);
+  memory.data()[1] = 5;
+  memory.grow(100000, true);
+  CHECK(memory.data()[1] == 5);
+  CHECK(memory.data()[99999] == 0);
+  memory.grow(1);
+  CHECK(memory.size() == 100000);
+}
+
+}  // namespace
+}  // namespace loko::cpu
