@@ -181,11 +181,22 @@ struct Gram {
   std::int64_t begin = 0, end = 0;
 };
 
-#define LOKO_OPERATIONS(X)                                                          \
-  X(Patchify)                                                                       \
-  X(AssembleTokens) X(LoraDown) X(Linear) X(LayerNorm) X(Attention) X(LoraBackward) \
-      X(WeightBackward) X(LinearBackward) X(LayerNormBackward) X(AttentionBackward) \
-          X(ActivationBackward) X(AddRows) X(ClearRows) X(Gram)
+#define LOKO_OPERATIONS(X) \
+  X(Patchify)              \
+  X(AssembleTokens)        \
+  X(LoraDown)              \
+  X(Linear)                \
+  X(LayerNorm)             \
+  X(Attention)             \
+  X(LoraBackward)          \
+  X(WeightBackward)        \
+  X(LinearBackward)        \
+  X(LayerNormBackward)     \
+  X(AttentionBackward)     \
+  X(ActivationBackward)    \
+  X(AddRows)               \
+  X(ClearRows)             \
+  X(Gram)
 
 using Step = std::variant<Patchify, AssembleTokens, LoraDown, Linear, LayerNorm, Attention,
                           LoraBackward, WeightBackward, LinearBackward, LayerNormBackward,
