@@ -87,8 +87,8 @@ class Memory {
   Tensor<T> operator()(const View& view, int samples) {
     if (!view.present()) return {};
     std::vector<T>& memory = space(view.space);
-    const std::int64_t end = view.offset + (samples - 1) * view.sampleStride +
-                             (view.rows - 1) * view.ld + view.cols;
+    const std::int64_t end =
+        view.offset + (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
     LOKO_CHECK(view.offset >= 0 && end <= static_cast<std::int64_t>(memory.size()),
                "a view ends at " + std::to_string(end) + " of " + std::to_string(memory.size()));
     return Tensor<T>(memory.data() + view.offset, view);
@@ -97,9 +97,9 @@ class Memory {
   /// A frozen [out, in] matrix, row-major; it must have been added for this use.
   const T* matrix(WeightId id, Orientation orientation, int out, int in) const {
     const Weight<T>& weight = at(id);
-    LOKO_CHECK(weight.out == out && weight.in == in,
-               "a matrix is " + shapeText(weight.out, weight.in) + ", expected " +
-                   shapeText(out, in));
+    LOKO_CHECK(
+        weight.out == out && weight.in == in,
+        "a matrix is " + shapeText(weight.out, weight.in) + ", expected " + shapeText(out, in));
     LOKO_CHECK(weight.orientation == orientation, "a matrix was added for the other orientation");
     return weight.values.data();
   }

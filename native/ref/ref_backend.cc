@@ -115,8 +115,8 @@ class RefBackend final : public Backend {
                       const std::vector<StateArray*>& state) override {
     std::vector<double*> arrays;
     for (StateArray* array : state) arrays.push_back(valuesOf(*array).data());
-    applyRule<double>(update, 0, memory_.parameters, memory_.theta.data(),
-                      memory_.jacobian.data(), arrays.data());
+    applyRule<double>(update, 0, memory_.parameters, memory_.theta.data(), memory_.jacobian.data(),
+                      arrays.data());
   }
 
   bool gradientIsFinite() override {
@@ -149,6 +149,8 @@ class RefBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> makeRefBackend() { return std::make_unique<RefBackend>(); }
+std::unique_ptr<Backend> makeRefBackend() {
+  return std::make_unique<RefBackend>();
+}
 
 }  // namespace loko::ref

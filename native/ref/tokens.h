@@ -32,7 +32,8 @@ template <class T>
 void run(const AssembleTokens& op, const Frame& frame, Memory<T>& memory) {
   const int rows = op.patches.rows, cols = op.patches.cols;
   expectShape(op.tokens, 1 + rows, cols, "tokens");
-  const Tensor<T> patches = memory(op.patches, frame.batch), tokens = memory(op.tokens, frame.batch);
+  const Tensor<T> patches = memory(op.patches, frame.batch),
+                  tokens = memory(op.tokens, frame.batch);
   const T* cls = memory.vector(op.cls, cols);
   const T* pos = memory.vector(op.pos, std::int64_t{1 + rows} * cols);
   for (int b = 0; b < frame.batch; ++b) {

@@ -22,10 +22,10 @@ T gramEntry(const Memory<T>& memory, std::int64_t i, std::int64_t j, std::int64_
 template <class T>
 void run(const Gram& op, const Frame& frame, Memory<T>& memory) {
   if (frame.gram == nullptr) return;
-  LOKO_CHECK(op.begin >= 0 && op.begin <= op.end && op.end <= memory.parameters &&
-                 frame.gramRows * memory.parameters <=
-                     static_cast<std::int64_t>(memory.jacobian.size()),
-             "columns or rows beyond the end of the Jacobian");
+  LOKO_CHECK(
+      op.begin >= 0 && op.begin <= op.end && op.end <= memory.parameters &&
+          frame.gramRows * memory.parameters <= static_cast<std::int64_t>(memory.jacobian.size()),
+      "columns or rows beyond the end of the Jacobian");
   const T* weights = nullptr;
   if (frame.gramWeights != nullptr) {
     weights = dynamic_cast<const State<T>&>(*frame.gramWeights).values.data();

@@ -27,7 +27,8 @@ Attention attention(OpCase& op, const Shape& shape, Role outputs, bool probs) {
 }
 
 /// `wanted` has a bit for each of dq, dk, dv.
-OpCase backwardCase(const Shape& shape, int batch, int rows, Layout layout, int wanted, bool probs) {
+OpCase backwardCase(const Shape& shape, int batch, int rows, Layout layout, int wanted,
+                    bool probs) {
   OpCase op(batch, rows, layout);
   const int cols = shape.heads * shape.width;
   const Attention forward = attention(op, shape, Role::kRead, true);
@@ -78,8 +79,8 @@ TEST_CASE("AttentionBackward agrees with the specification for every set of want
   for (const auto& [batch, rows] : kSegments) {
     for (const Shape& shape : kShapes) {
       for (int wanted = 1; wanted < 8; ++wanted, ++variant) {
-        checkStep(backwardCase(shape, batch, rows, kLayouts[variant % 3], wanted,
-                               variant % 2 == 0));
+        checkStep(
+            backwardCase(shape, batch, rows, kLayouts[variant % 3], wanted, variant % 2 == 0));
       }
     }
   }

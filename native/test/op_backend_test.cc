@@ -38,7 +38,8 @@ TEST_CASE("Activations of the specification have the values that PyTorch gives")
         Known{Activation::kGelu, 0.841344746068543, -0.04550026389635842},
         Known{Activation::kGeluTanh, 0.8411919906082768, -0.04540230591222494},
         Known{Activation::kQuickGelu, 0.8457957659328212, -0.06434137685579186}}) {
-    CHECK(ref::activate(known.activation, 1.0).value == doctest::Approx(known.atOne).epsilon(1e-14));
+    CHECK(ref::activate(known.activation, 1.0).value ==
+          doctest::Approx(known.atOne).epsilon(1e-14));
     CHECK(ref::activate(known.activation, -2.0).value ==
           doctest::Approx(known.atMinusTwo).epsilon(1e-13));
   }

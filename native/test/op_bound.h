@@ -33,9 +33,9 @@ class Bound {
   }
   friend Bound operator-(const Bound& a, const Bound& b) { return a + b.negated(); }
   friend Bound operator*(const Bound& a, const Bound& b) {
-    return result(a.value_ * b.value_, a.magnitude_ * b.magnitude_,
-                  a.error() * b.magnitude_ + b.error() * a.magnitude_ +
-                      a.magnitude_ * b.magnitude_);
+    return result(
+        a.value_ * b.value_, a.magnitude_ * b.magnitude_,
+        a.error() * b.magnitude_ + b.error() * a.magnitude_ + a.magnitude_ * b.magnitude_);
   }
   // Two roundings: a division may be done as a product with a reciprocal.
   friend Bound operator/(const Bound& a, const Bound& b) {
@@ -55,7 +55,8 @@ class Bound {
     return result(y, y, y * (x.error() + 6));
   }
   friend Bound erf(const Bound& x) {
-    const double y = std::erf(x.value_), slope = 1.1283791670955126 * std::exp(-x.value_ * x.value_);
+    const double y = std::erf(x.value_),
+                 slope = 1.1283791670955126 * std::exp(-x.value_ * x.value_);
     return result(y, std::fabs(y), slope * x.error() + 6 * std::fabs(y));
   }
   friend Bound tanh(const Bound& x) {

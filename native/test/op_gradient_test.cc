@@ -123,13 +123,13 @@ Real worstError(const Chain& chain) {
 /// One and several samples and cotangent rows, kept apart and reduced.
 template <class Build>
 void checkGradients(const Build& build) {
-  for (const auto& [batch, rows] : {Segments{1, 1}, Segments{1, 3}, Segments{3, 2}}) {
+  for (const Segments& size : {Segments{1, 1}, Segments{1, 3}, Segments{3, 2}}) {
     for (const bool reduce : {false, true}) {
-      Chain chain(batch, rows);
+      Chain chain(size.batch, size.rows);
       build(chain);
       if (reduce) chain.op.reduce();
-      CAPTURE(batch);
-      CAPTURE(rows);
+      CAPTURE(size.batch);
+      CAPTURE(size.rows);
       CAPTURE(reduce);
       CHECK(static_cast<double>(worstError(chain)) <= static_cast<double>(kTolerance));
     }
@@ -186,9 +186,8 @@ TEST_CASE("WeightBackward is the derivative with respect to a trained weight and
     back.dy = chain.seed;
     back.dx = chain.cotangent(rows, in);
     back.trainedWeight = linear.trainedWeight;
-    chain.backward = {WeightBackward{chain.seed, linear.x, linear.trainedWeight,
-                                     linear.trainedBias},
-                      back};
+    chain.backward = {
+        WeightBackward{chain.seed, linear.x, linear.trainedWeight, linear.trainedBias}, back};
     chain.inputs = {{linear.x, back.dx}};
   });
 }

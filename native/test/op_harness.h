@@ -40,8 +40,7 @@ struct Candidate {
 inline const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> all = [] {
     std::vector<Candidate> list{
-        {"ref", std::ldexp(1.0, -53), 1, true,
-         [](int) { return ref::makeRefBackend(); }}};
+        {"ref", std::ldexp(1.0, -53), 1, true, [](int) { return ref::makeRefBackend(); }}};
     for (const cpu::Isa isa : cpu::availableIsas()) {
       list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3, false,
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
@@ -117,8 +116,8 @@ class OpCase {
     for (int s = 0; s < samples; ++s) {
       for (int t = 0; t < rows; ++t) {
         for (int c = 0; c < cols; ++c) {
-          const auto i = static_cast<std::size_t>(view.offset + s * view.sampleStride +
-                                                  t * view.ld + c);
+          const auto i =
+              static_cast<std::size_t>(view.offset + s * view.sampleStride + t * view.ld + c);
           memory[i] = draw();
           roles[i] = role == Role::kRead ? kRead : role == Role::kWritten ? kWritten : kUpdated;
         }
@@ -355,14 +354,18 @@ class Runner {
 
 // ---- comparing --------------------------------------------------------------------------------
 
-inline bool sameBits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
-inline bool sameNumber(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+inline bool sameBits(double a, double b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+inline bool sameNumber(double a, double b) {
+  return a == b || (std::isnan(a) && std::isnan(b));
+}
 
 /// The largest error in units of what is allowed; infinite when something is NaN.
 class Worst {
  public:
-  void add(double found, const Bound& expected, double unitRoundoff, bool exact,
-           const char* where, std::size_t index) {
+  void add(double found, const Bound& expected, double unitRoundoff, bool exact, const char* where,
+           std::size_t index) {
     // Twice the first-order bound leaves room for the higher orders and for factors multiplied in
     // another order; the last term is the underflow threshold of single precision.
     const double allowed =

@@ -9,7 +9,8 @@ struct Shape {
 };
 // Odd extents around the tile sizes of the CPU kernels (14 and 6 rows, 32 and 16 columns), the first
 // token alone, single columns.
-constexpr Shape kShapes[] = {{1, 48, 64}, {5, 7, 48}, {17, 64, 7}, {5, 130, 1}, {1, 1, 7}, {17, 1, 1}};
+constexpr Shape kShapes[] = {{1, 48, 64}, {5, 7, 48}, {17, 64, 7},
+                             {5, 130, 1}, {1, 1, 7},  {17, 1, 1}};
 // Enough work for several threads, and sums and outputs longer than one block of the products.
 constexpr Shape kLargeShapes[] = {{65, 48, 130}, {3, 1600, 33}, {2, 33, 1600}};
 
@@ -167,7 +168,8 @@ TEST_CASE("LoraBackward writes u and both parameter blocks of every site, per se
   }
 }
 
-TEST_CASE("WeightBackward writes the blocks of a trained weight and of its bias, where it has one") {
+TEST_CASE(
+    "WeightBackward writes the blocks of a trained weight and of its bias, where it has one") {
   for (const auto& [batch, rows] : kSegments) {
     for (const Shape& shape : allShapes()) {
       for (const Values values : {Values::kExact, Values::kNormal}) {
@@ -225,8 +227,8 @@ TEST_CASE("LinearBackward agrees with the specification for every optional opera
 TEST_CASE("ActivationBackward scales every segment by the derivative of its sample") {
   for (const auto& [batch, rows] : kSegments) {
     for (const Layout layout : kLayouts) {
-      for (const auto& [tokens, cols] : {Extent{1, 1}, Extent{5, 7}, Extent{17, 48},
-                                         Extent{5, 130}, Extent{197, 192}}) {
+      for (const auto& [tokens, cols] :
+           {Extent{1, 1}, Extent{5, 7}, Extent{17, 48}, Extent{5, 130}, Extent{197, 192}}) {
         OpCase op(batch, rows, layout);
         ActivationBackward step;
         step.dy = op.target(true, tokens, cols);

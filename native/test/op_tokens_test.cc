@@ -19,7 +19,8 @@ TEST_CASE("Patchify moves every pixel to its place, for one channel and for thre
         step.image = op.operand(Axis::kSamples, Role::kRead, shape.channels * shape.height,
                                 shape.width, Space::kInput);
         const int count = shape.height / shape.patch * (shape.width / shape.patch);
-        step.patches = op.written(Axis::kSamples, count, shape.channels * shape.patch * shape.patch);
+        step.patches =
+            op.written(Axis::kSamples, count, shape.channels * shape.patch * shape.patch);
         op.step = step;
         checkStep(op);
       }

@@ -132,7 +132,9 @@ std::vector<double> whitening(const Problem& problem) {
   const ref::Memory<double> memory = problem.memory<double>();
   const std::vector<double> p = problem.covariance<double>();
   std::vector<double> factor(static_cast<std::size_t>(k * k), 0.0), inverse = factor;
-  const auto l = [&](int i, int j) -> double& { return factor[static_cast<std::size_t>(i * k + j)]; };
+  const auto l = [&](int i, int j) -> double& {
+    return factor[static_cast<std::size_t>(i * k + j)];
+  };
   const auto root = [&](int i, int j) -> double& {
     return inverse[static_cast<std::size_t>(i * k + j)];
   };
@@ -157,7 +159,9 @@ std::vector<double> whitening(const Problem& problem) {
 }  // namespace
 
 TEST_CASE("Gram adds up G diag(p) G^T over column ranges, both triangles, for any number of rows") {
-  for (const auto& [rows, n] : sizes()) {
+  for (const auto& size : sizes()) {
+    const int rows = size.first;
+    const std::int64_t n = size.second;
     CAPTURE(rows);
     CAPTURE(n);
     const Problem problem(rows, n);
@@ -239,7 +243,9 @@ TEST_CASE("Gram does nothing when the frame asks for none") {
 }
 
 TEST_CASE("kalmanUpdate moves theta and p by both rules, and does so for any number of threads") {
-  for (const auto& [rows, n] : sizes()) {
+  for (const auto& size : sizes()) {
+    const int rows = size.first;
+    const std::int64_t n = size.second;
     CAPTURE(rows);
     CAPTURE(n);
     Problem problem(rows, n);
@@ -264,8 +270,8 @@ TEST_CASE("kalmanUpdate moves theta and p by both rules, and does so for any num
         for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
           worst.add(theta[i], memory.theta[i], candidate.unitRoundoff, false, "theta", i);
           worst.add(covariance[i], p[i], candidate.unitRoundoff, false, "p", i);
-          shrinks = shrinks && covariance[i] > 0 &&
-                    covariance[i] <= static_cast<double>(problem.p[i]);
+          shrinks =
+              shrinks && covariance[i] > 0 && covariance[i] <= static_cast<double>(problem.p[i]);
         }
         CHECK(shrinks);
         CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
@@ -330,9 +336,8 @@ TEST_CASE("predictCovariance inflates p and caps it") {
       ref::predictCovariance(expected, 1.0625, 0.125, 0.25);
       for (int threads = 1; threads <= candidate.maxThreads; ++threads) {
         Loaded loaded(candidate, threads, problem);
-        withoutAllocation(candidate, [&] {
-          loaded.backend->predictCovariance(*loaded.p, 1.0625, 0.125, 0.25);
-        });
+        withoutAllocation(
+            candidate, [&] { loaded.backend->predictCovariance(*loaded.p, 1.0625, 0.125, 0.25); });
         const std::vector<double> p = loaded.covariance();
         Worst worst;
         for (std::size_t i = 0; i < p.size(); ++i) {
