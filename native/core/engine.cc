@@ -113,7 +113,6 @@ const Plan& Engine::plan(bool training) {
   WorkspaceHint hint;
   hint.batch = batch_;
   hint.maxRows = fresh.passRows;
-  hint.maxGramRows = training ? outputs() * batch_ : 0;
   backend_->prepare(steps, hint);
   return plans_.emplace(key, std::move(fresh)).first->second;
 }
@@ -180,6 +179,17 @@ void Engine::requireForward(const char* what) const {
   LOKO_CHECK(forwardIsCurrent_, std::string(what) + " needs forward() before it");
 }
 
+// The workspace grows with the square of the rows, so it follows the rank in use: the baselines need
+// none of it, and an automatic rank rarely more than a small part of m.
+void Engine::reserveGram(int rows) {
+  if (rows <= gramRows_) return;
+  constexpr int kFewest = 16;
+  WorkspaceHint hint;
+  hint.maxGramRows = std::max(rows, std::min(std::max(2 * gramRows_, kFewest), outputs() * batch_));
+  backend_->prepare({}, hint);
+  gramRows_ = hint.maxGramRows;
+}
+
 void Engine::jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
                       double* gram) {
   requireForward("jacobian");
@@ -189,7 +199,10 @@ void Engine::jacobian(const std::vector<double>& cotangents, int rows, const Sta
              "one cotangent per row and sample");
   backend_->reserveJacobian(std::max<std::int64_t>(rows, outputs()) * batch, parameters());
   const int gramRows = static_cast<int>(rows * batch);
-  if (gram != nullptr) std::fill_n(gram, std::int64_t{gramRows} * gramRows, 0.0);
+  if (gram != nullptr) {
+    reserveGram(gramRows);
+    std::fill_n(gram, std::int64_t{gramRows} * gramRows, 0.0);
+  }
 
   const int passes = (rows + current.passRows - 1) / current.passRows;
   for (int pass = 0, begin = 0; pass < passes; ++pass) {
@@ -222,6 +235,7 @@ void Engine::gradient(const std::vector<double>& cotangents) {
 }
 
 void Engine::gram(int rows, const StateArray* p, double* gram) {
+  reserveGram(rows);
   std::fill_n(gram, std::int64_t{rows} * rows, 0.0);
   Frame frame;
   frame.gram = gram;
@@ -253,7 +267,7 @@ std::vector<float> Engine::jacobianOf(JacobianOf what) {
   }
   jacobian(cotangents, m, nullptr, nullptr);
   const std::int64_t n = parameters();
-  std::vector<float> result(static_cast<std::size_t>(batch * m * n));
+  std::vector<float> result(static_cast<std::size_t>(std::int64_t{batch} * m * n));
   for (int b = 0; b < batch; ++b) {
     for (int c = 0; c < m; ++c) {
       backend_->read(Space::kJacobian, (std::int64_t{c} * batch + b) * n,

@@ -65,6 +65,7 @@ class Engine final : public Objective {
   const Plan& plan(bool training);
   void run(const std::vector<Step>& steps, const Frame& frame);
   void runForward(bool training, std::vector<double>& logits);
+  void reserveGram(int rows);
   void requireForward(const char* what) const;
 
   std::unique_ptr<Backend> backend_;
@@ -76,6 +77,7 @@ class Engine final : public Objective {
   std::map<std::pair<int, bool>, Plan> plans_;  // by (batch, training)
   int batch_ = 0;
   int maxPassRows_ = 0;
+  int gramRows_ = 0;               // rows that the backend has workspace for
   bool forwardIsCurrent_ = false;  // what backward needs is in scratch
 };
 
