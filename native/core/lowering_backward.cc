@@ -6,6 +6,21 @@
 
 namespace loko {
 
+namespace {
+
+/// The forward step that wrote `view` as its operand `output`: what it saved is named there.
+template <class Operation>
+const Operation& producerOf(const std::vector<Step>& steps, View Operation::*output,
+                            const View& view) {
+  for (const Step& step : steps) {
+    const auto* operation = std::get_if<Operation>(&step);
+    if (operation != nullptr && (operation->*output).buffer == view.buffer) return *operation;
+  }
+  failCheck("a value was written by a forward step", __FILE__, __LINE__, "not found");
+}
+
+}  // namespace
+
 void Lowering::emitBackward() {
   const ValueId output = graph_.output();
   if (!state(output).needsGrad) return;
@@ -119,13 +134,7 @@ void Lowering::residualGrad(ValueId residual, const View& grad) {
 
 void Lowering::backward(const LayerNormNode& node) {
   if (!state(node.output).gradWritten || !state(node.input).needsGrad) return;
-  const auto forwardStep =
-      std::find_if(plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
-        const auto* norm = std::get_if<LayerNorm>(&step);
-        return norm != nullptr && norm->y.buffer == state(node.output).view.buffer;
-      });
-  LOKO_CHECK(forwardStep != plan_.forward.end(), node.weight);
-  const LayerNorm& norm = std::get<LayerNorm>(*forwardStep);
+  const LayerNorm& norm = producerOf(plan_.forward, &LayerNorm::y, state(node.output).view);
   LayerNormBackward step;
   step.dy = state(node.output).grad;
   step.xhat = norm.xhat;
@@ -137,13 +146,7 @@ void Lowering::backward(const LayerNormNode& node) {
 
 void Lowering::backward(const AttentionNode& node) {
   if (!state(node.output).gradWritten) return;
-  const auto forwardStep =
-      std::find_if(plan_.forward.begin(), plan_.forward.end(), [&](const Step& step) {
-        const auto* attention = std::get_if<Attention>(&step);
-        return attention != nullptr && attention->o.buffer == state(node.output).view.buffer;
-      });
-  LOKO_CHECK(forwardStep != plan_.forward.end(), "attention");
-  const Attention& attention = std::get<Attention>(*forwardStep);
+  const Attention& attention = producerOf(plan_.forward, &Attention::o, state(node.output).view);
   AttentionBackward step;
   step.dout = state(node.output).grad;
   step.q = attention.q;
