@@ -1,5 +1,5 @@
-// The allocation functions of the test executable. They stand alone because a compiler that sees them
-// beside their callers takes malloc and free for a mismatch. The array and nothrow forms of the
+// The allocation functions of the test executable. They stand alone because a compiler that sees
+// them beside their callers takes malloc and free for a mismatch. The array and nothrow forms of the
 // standard library call these.
 
 #include "op_allocations.h"
@@ -7,11 +7,15 @@
 #include <cstdlib>
 #include <new>
 
+#include <doctest/doctest.h>
+
 namespace loko::test {
 
 std::atomic<std::int64_t> allocationCount{0};
 
 }  // namespace loko::test
+
+#ifndef LOKO_TEST_SANITIZED
 
 void* operator new(std::size_t size) {
   ++loko::test::allocationCount;
@@ -38,3 +42,17 @@ void operator delete(void* memory, std::align_val_t) noexcept {
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
   std::free(memory);
 }
+
+TEST_CASE("Allocations are counted, or the checks that there are none would say nothing") {
+  const std::int64_t before = loko::test::allocationCount;
+  // Called by name: a compiler may leave out new-expressions.
+  ::operator delete(::operator new(3));
+  ::operator delete[](::operator new[](3));
+  ::operator delete[](::operator new[](3, std::align_val_t(64)), std::align_val_t(64));
+  ::operator delete[](::operator new[](3, std::align_val_t(64), std::nothrow),
+                      std::align_val_t(64));
+  const std::int64_t counted = loko::test::allocationCount - before;
+  CHECK(counted == 4);
+}
+
+#endif

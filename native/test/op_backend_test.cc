@@ -98,14 +98,6 @@ TEST_CASE("The specification normalises, attends and multiplies as computed by h
   CHECK(at(linear.y, 2) == 23 + 2 * 2 * -1);
 }
 
-TEST_CASE("Allocations are counted, or the checks that there are none would say nothing") {
-  const std::int64_t before = allocationCount;
-  ::operator delete(::operator new(3));  // called by name, so that no compiler leaves it out
-  ::operator delete[](::operator new[](3, std::align_val_t(64)), std::align_val_t(64));
-  const std::int64_t counted = allocationCount - before;
-  CHECK(counted == 2);
-}
-
 TEST_CASE("A view is read and written in double, row by row, and nothing else is touched") {
   for (const Candidate& candidate : candidates()) {
     CAPTURE(candidate.name);
