@@ -51,7 +51,7 @@ constexpr ParameterOffset kNoParameter = -1;
 
 /// One adapted linear module: y[:, outBegin:outEnd] += scale * (x A^T) B^T, with A [rank, in] at
 /// theta + a and B [outEnd - outBegin, rank] at theta + b (PEFT's shapes). The columns of x A^T are
-/// [hBegin, hBegin + rank) of the buffer h that all sites of one linear share.
+/// [hBegin, hBegin + rank) of the buffer h that all sites of one linear share, without gaps.
 struct LoraSite {
   ParameterOffset a = 0;
   ParameterOffset b = 0;
