@@ -184,7 +184,7 @@ double benchmark(const Kernels& kernels, int threads, int rounds) {
 
 Options parse(int argc, char** argv) {
   Options options;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
     char* end = nullptr;
     const double value = i + 1 < argc ? std::strtod(argv[i + 1], &end) : 0;
@@ -199,7 +199,6 @@ Options parse(int argc, char** argv) {
     else
       throw loko::Error(loko::ErrorCode::kOption,
                         "unknown option " + name + "; use --threads, --rounds, --require");
-    ++i;
   }
   return options;
 }
