@@ -75,9 +75,12 @@ const { values } = parseArgs({
     orders: { type: "string", default: "2" },
   },
 });
-const samples = Number(values.samples);
-const orders = Array.from({ length: Number(values.orders) }, (_, seed) => seed);
 const set = await loadImages(ASSETS);
+const samples = Number(values.samples);
+if (!Number.isInteger(samples) || samples < 1 || samples > set.count) {
+  throw new RangeError(`--samples must be an integer from 1 to ${set.count}.`);
+}
+const orders = Array.from({ length: Number(values.orders) }, (_, seed) => seed);
 console.log(`Online accuracy over ${samples} samples, mean of ${orders.length} orders\n`);
 console.log(
   `| setting | ${SHIFTS.join(" | ")} | mean |\n| --- |${" --- |".repeat(SHIFTS.length + 1)}`,

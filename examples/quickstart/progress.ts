@@ -14,10 +14,11 @@ export function startProgress(name: string, total: number): Progress {
 
   function bar(): Progress {
     const single = new SingleBar({
-      format: `${name.padEnd(7)} {bar} {value}/{total} | online accuracy {accuracy} | {rate} samples/s | ETA {left} s`,
+      format: `${name.padEnd(6)} {bar} {value}/{total} | online acc. {accuracy} | {rate}/s | ETA {left} s`,
       barCompleteChar: "█",
       barIncompleteChar: "░",
-      barsize: 24,
+      // The rest of the line takes up to 62 columns.
+      barsize: Math.max(10, Math.min(40, (process.stdout.columns ?? 80) - 64)),
       hideCursor: true,
       fps: 10,
     });

@@ -231,7 +231,9 @@ async function main(): Promise<void> {
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof LokoError)) throw error;
-  console.error(`${error.code}: ${error.message}\n\n${USAGE}`);
-  process.exitCode = 1;
+  const { code, message } = error as { code?: unknown; message: string };
+  const wrongUse = typeof code === "string" && code.startsWith("ERR_PARSE_ARGS");
+  if (!wrongUse && !(error instanceof LokoError)) throw error;
+  console.error(`${code}: ${message}\n\n${USAGE}`);
+  process.exitCode = wrongUse || code === "ERR_OPTION" ? 2 : 1;
 }
