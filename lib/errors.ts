@@ -16,6 +16,8 @@ const CODES = [
   "ERR_WEIGHT_MISSING",
   /** A weight has another shape than the model's configuration implies. */
   "ERR_WEIGHT_SHAPE",
+  /** A weight of a checkpoint holds NaN or an infinity, or overflows float32. */
+  "ERR_WEIGHT_NOT_FINITE",
   /** A JSON configuration is malformed, or lacks a key, or has a value of the wrong type or range. */
   "ERR_CONFIG",
   /** `model_type` in `config.json` names an architecture that is not supported. */

@@ -130,9 +130,11 @@ export type NativeOptimizerOptions =
  * default there. Meanings for users are on `LoKOOptions` in lib/optim.
  */
 export interface NativeLokoOptions {
+  /** Where the other fields start: LokoOptions::paper(). */
+  preset?: "paper";
   observation?: "softmax" | "categorical" | "logits" | "regression";
   observationRank?: "exact" | "auto" | number;
-  /** Only with `observationRank`. */
+  /** Only with `observationRank` "auto". */
   rankEpsilon?: number;
   noise?: "ema" | "model" | "residual" | "fixed";
   beta?: number;

@@ -110,13 +110,6 @@ const variancePerGroup: OptionRule = {
     GROUPS.every((group) => nonNegativeNumber.accepts((value as Record<string, unknown>)[group])),
 };
 
-const PAPER: LoKOOptions = {
-  observation: "softmax",
-  observationRank: "exact",
-  noise: "ema",
-  trustRegion: Number.POSITIVE_INFINITY,
-};
-
 /**
  * The Low-Rank Kalman Optimizer (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551): an extended Kalman
  * filter with a diagonal covariance whose state is the trainable parameters. There is no learning rate:
@@ -183,23 +176,11 @@ function toNative(given: LoKOOptions): NativeLokoOptions {
     tau: positiveNumber,
     covariance: oneOf("fdekf", "vdekf"),
   });
-  const options = definedOnly(given);
-  const { preset, processNoise, processNoiseRatio, p0, ...same } = {
-    ...(options.preset === "paper" ? PAPER : {}),
-    ...options,
-  };
-  if (same.rankEpsilon !== undefined && (same.observationRank ?? "auto") !== "auto") {
-    throw new LokoError(
-      "ERR_OPTION",
-      'LoKO: rankEpsilon belongs to observationRank "auto"; leave it out with any other rank.',
-    );
-  }
-  const ownNoise = same.noise ?? same.beta ?? same.r0;
+  const { processNoise, processNoiseRatio, p0, ...same } = definedOnly(given);
+  const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;
   return definedOnly<NativeLokoOptions>({
     ...same,
     observation: same.observation ?? (ownNoise === undefined ? "categorical" : "softmax"),
-    // The default rank, said aloud so that its epsilon has a place.
-    observationRank: same.rankEpsilon === undefined ? same.observationRank : "auto",
     q: processNoise,
     qRatio: processNoiseRatio,
     p0: typeof p0 === "object" ? { a: p0.loraA, b: p0.loraB, head: p0.head } : p0,

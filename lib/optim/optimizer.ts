@@ -34,7 +34,11 @@ export interface StepResult {
   readonly kalman?: KalmanStatistics;
 }
 
-/** The state of the Kalman filter after a step. S = H·diag(p)·Hᵀ + R is the innovation covariance. */
+/**
+ * What the Kalman filter saw and did in a step. S = H·diag(p)·Hᵀ + R is the innovation covariance.
+ * `pMean`, `pMin` and `pMax` are of the posterior variances of the last applied step, before the process
+ * noise of the next one is added; until a step was applied, of those that the first one starts from.
+ */
 export interface KalmanStatistics {
   /** Largest initial variance; 0 until the automatic rule has chosen it. */
   readonly p0: number;

@@ -1,6 +1,5 @@
 #include "addon/graph_reader.h"
 
-#include <limits>
 #include <utility>
 
 #include "core/status.h"
@@ -9,7 +8,6 @@ namespace loko::addon {
 
 namespace {
 
-constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 constexpr std::int64_t kMaxSafeInteger = (std::int64_t{1} << 53) - 1;
 
 constexpr std::pair<const char*, Activation> kActivations[] = {

@@ -1,7 +1,6 @@
 #include "addon/options_reader.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "core/status.h"
@@ -11,8 +10,6 @@
 namespace loko::addon {
 
 namespace {
-
-constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 
 constexpr std::pair<const char*, LoraInit> kInits[] = {{"kaiming", LoraInit::kKaiming},
                                                        {"gaussian", LoraInit::kGaussian},
@@ -67,16 +64,22 @@ std::vector<ParameterRange> parameterRanges(const Adapter& adapter, const Graph&
   return ranges;
 }
 
-RankOption readRank(const PropertyReader& spec) {
-  RankOption rank;
-  rank.epsilon = spec.number("rankEpsilon", rank.epsilon);
+RankOption readRank(const PropertyReader& spec, RankOption rank) {
   if (spec.value("observationRank").IsNumber()) {
     rank.kind = RankOption::Kind::kFixed;
     rank.rows = static_cast<int>(spec.integer("observationRank", 1, kMaxInt));
-  } else {
+  } else if (spec.has("observationRank")) {
     constexpr std::pair<const char*, RankOption::Kind> kinds[] = {
         {"exact", RankOption::Kind::kExact}, {"auto", RankOption::Kind::kAuto}};
     rank.kind = readChoice(spec, "observationRank", kinds);
+  }
+  if (spec.has("rankEpsilon")) {
+    if (rank.kind != RankOption::Kind::kAuto) {
+      throw Error(ErrorCode::kOption,
+                  "LoKO: rankEpsilon belongs to observationRank \"auto\"; leave it out with any "
+                  "other rank.");
+    }
+    rank.epsilon = spec.number("rankEpsilon");
   }
   return rank;
 }
@@ -100,13 +103,19 @@ InitialCovariance readInitialCovariance(const PropertyReader& spec) {
 
 LokoOptions readLokoOptions(const PropertyReader& spec) {
   LokoOptions options;
+  if (spec.has("preset")) {
+    if (spec.string("preset") != "paper") spec.fail("preset", "\"paper\"");
+    options = LokoOptions::paper();
+  }
   const auto optional = [&](const char* key, std::optional<double>& target) {
     if (spec.has(key)) target = spec.number(key);
   };
   if (spec.has("observation")) {
     options.observation = readChoice(spec, "observation", kObservations);
   }
-  if (spec.has("observationRank")) options.rank = readRank(spec);
+  if (spec.has("observationRank") || spec.has("rankEpsilon")) {
+    options.rank = readRank(spec, options.rank.value_or(RankOption{}));
+  }
   if (spec.has("noise")) options.noise = readChoice(spec, "noise", kNoiseModes);
   if (spec.has("covariance")) options.covariance = readChoice(spec, "covariance", kCovariances);
   optional("beta", options.beta);

@@ -6,11 +6,15 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace loko::addon {
+
+/// Bound of integers that become an int.
+constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
 
 class PropertyReader {
  public:

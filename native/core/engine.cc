@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,9 @@
 namespace loko {
 
 namespace {
+
+// Training and inference of a few batch sizes; what streams of odd sizes leave behind is lowered again.
+constexpr std::size_t kKeptPlans = 8;
 
 void drawLora(const AdaptedModule& lora, const Graph::Module& module, LoraInit init,
               std::uint64_t seed, float* theta) {
@@ -84,7 +88,7 @@ void Engine::setAdapter(Adapter adapter) {
     }
   }
   std::swap(adapter_, adapter);  // now `adapter` is the former one
-  std::map<std::pair<int, bool>, Plan> former;
+  std::list<CachedPlan> former;
   std::swap(plans_, former);
   const int formerBatch = std::exchange(batch_, 1);
   forwardIsCurrent_ = false;
@@ -102,8 +106,13 @@ void Engine::setAdapter(Adapter adapter) {
 }
 
 const Plan& Engine::plan(bool training) {
-  const auto key = std::make_pair(batch_, training);
-  if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
+  const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const CachedPlan& cached) {
+    return cached.batch == batch_ && cached.training == training;
+  });
+  if (found != plans_.end()) {
+    plans_.splice(plans_.begin(), plans_, found);
+    return found->plan;
+  }
   Plan fresh = lower(graph_, adapter_, *table_, {batch_, training, maxPassRows_});
   if (training) checkCoverage(fresh, adapter_.parameters);
   backend_->reserve(Space::kScratch, fresh.scratchElements);
@@ -114,7 +123,9 @@ const Plan& Engine::plan(bool training) {
   hint.batch = batch_;
   hint.maxRows = fresh.passRows;
   backend_->prepare(steps, hint);
-  return plans_.emplace(key, std::move(fresh)).first->second;
+  plans_.push_front({batch_, training, std::move(fresh)});
+  if (plans_.size() > kKeptPlans) plans_.pop_back();
+  return plans_.front().plan;
 }
 
 void Engine::limitPassRows(int rows) {
@@ -181,11 +192,14 @@ void Engine::requireForward(const char* what) const {
 
 // The workspace grows with the square of the rows, so it follows the rank in use: the baselines need
 // none of it, and an automatic rank rarely more than a small part of m.
-void Engine::reserveGram(int rows) {
+void Engine::reserveGram(std::int64_t rows) {
   if (rows <= gramRows_) return;
-  constexpr int kFewest = 16;
+  constexpr std::int64_t kFewest = 16;
+  const std::int64_t twice = std::max(2 * std::int64_t{gramRows_}, kFewest);
   WorkspaceHint hint;
-  hint.maxGramRows = std::max(rows, std::min(std::max(2 * gramRows_, kFewest), outputs() * batch_));
+  hint.maxGramRows = static_cast<int>(
+      std::min<std::int64_t>(std::max(rows, std::min(twice, std::int64_t{outputs()} * batch_)),
+                             std::numeric_limits<int>::max()));
   backend_->prepare({}, hint);
   gramRows_ = hint.maxGramRows;
 }
@@ -197,6 +211,12 @@ void Engine::jacobian(const std::vector<double>& cotangents, int rows, const Sta
   const std::int64_t batch = batch_;
   LOKO_CHECK(static_cast<std::int64_t>(cotangents.size()) == rows * batch * outputs(),
              "one cotangent per row and sample");
+  if (rows * batch > std::numeric_limits<int>::max()) {
+    throw Error(ErrorCode::kUnsupported, "A Jacobian has at most 2^31 - 1 rows; " +
+                                             std::to_string(rows) + " cotangents of each of " +
+                                             std::to_string(batch) +
+                                             " samples are more. Use a smaller batch.");
+  }
   backend_->reserveJacobian(std::max<std::int64_t>(rows, outputs()) * batch, parameters());
   const int gramRows = static_cast<int>(rows * batch);
   if (gram != nullptr) {

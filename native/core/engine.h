@@ -7,7 +7,7 @@
 // Node nor which backend it has.
 
 #include <cstdint>
-#include <map>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -62,10 +62,17 @@ class Engine final : public Objective {
   void gram(int rows, const StateArray* p, double* gram) override;
 
  private:
+  struct CachedPlan {
+    int batch;
+    bool training;
+    Plan plan;
+  };
+
+  /// Valid until the next call: a plan of another batch size may take its place.
   const Plan& plan(bool training);
   void run(const std::vector<Step>& steps, const Frame& frame);
   void runForward(bool training, std::vector<double>& logits);
-  void reserveGram(int rows);
+  void reserveGram(std::int64_t rows);
   void requireForward(const char* what) const;
 
   std::unique_ptr<Backend> backend_;
@@ -74,7 +81,7 @@ class Engine final : public Objective {
   std::unique_ptr<WeightTable> table_;
   std::uint64_t seed_;
   Adapter adapter_;
-  std::map<std::pair<int, bool>, Plan> plans_;  // by (batch, training)
+  std::list<CachedPlan> plans_;  // the most recently used first
   int batch_ = 0;
   int maxPassRows_ = 0;
   int gramRows_ = 0;               // rows that the backend has workspace for

@@ -10,6 +10,8 @@ const char* codeName(ErrorCode code) {
       return "ERR_WEIGHT_MISSING";
     case ErrorCode::kWeightShape:
       return "ERR_WEIGHT_SHAPE";
+    case ErrorCode::kWeightNotFinite:
+      return "ERR_WEIGHT_NOT_FINITE";
     case ErrorCode::kShapeMismatch:
       return "ERR_SHAPE_MISMATCH";
     case ErrorCode::kInputNotFinite:

@@ -15,6 +15,7 @@ enum class ErrorCode {
   kFileRead,
   kWeightMissing,
   kWeightShape,
+  kWeightNotFinite,
   kShapeMismatch,
   kInputNotFinite,
   kLabelRange,

@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "core/rng.h"
@@ -48,8 +51,8 @@ float halfToFloat(std::uint16_t half) {
   return sign != 0 ? -subnormal : subnormal;
 }
 
-/// The i-th element of raw checkpoint bytes (little-endian, as every supported machine is).
-float convert(const unsigned char* bytes, DType dtype, std::int64_t i) {
+/// The i-th element of raw checkpoint bytes (little-endian, as every supported machine is), exactly.
+double elementAt(const unsigned char* bytes, DType dtype, std::int64_t i) {
   switch (dtype) {
     case DType::kFloat32: {
       float value;
@@ -59,7 +62,7 @@ float convert(const unsigned char* bytes, DType dtype, std::int64_t i) {
     case DType::kFloat64: {
       double value;
       std::memcpy(&value, bytes + 8 * i, 8);
-      return static_cast<float>(value);
+      return value;
     }
     case DType::kFloat16:
     case DType::kBFloat16: {
@@ -70,6 +73,16 @@ float convert(const unsigned char* bytes, DType dtype, std::int64_t i) {
     }
   }
   return 0;
+}
+
+/// One NaN would make every step a skipped one, long after the checkpoint that holds it was loaded.
+[[noreturn]] void failNotFinite(const WeightSpec& from, std::int64_t element, double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  throw Error(ErrorCode::kWeightNotFinite,
+              "Expected numbers within the range of float32 but the weight " + from.name +
+                  " holds " + text + " at element " + std::to_string(element) + " in " + from.file +
+                  "; the checkpoint is broken or its training diverged");
 }
 
 }  // namespace
@@ -149,7 +162,10 @@ std::vector<float> WeightStore::read(const std::string& name) const {
       done += got;
     }
     for (std::int64_t i = 0; i < size; ++i) {
-      values[static_cast<std::size_t>(begin + i)] = convert(chunk.data(), from.dtype, i);
+      const double value = elementAt(chunk.data(), from.dtype, i);
+      const bool finite = std::fabs(value) <= std::numeric_limits<float>::max();  // not so for NaN
+      if (!finite) failNotFinite(from, begin + i, value);
+      values[static_cast<std::size_t>(begin + i)] = static_cast<float>(value);
     }
   }
   return values;

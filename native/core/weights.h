@@ -40,6 +40,8 @@ class WeightStore {
   /// Opens every file named by the specs; throws kFileRead with the path.
   void open();
   const WeightSpec& spec(const std::string& name) const;  // throws kWeightMissing
+  /// Throws kFileRead where the file ends early, kWeightNotFinite for NaN, an infinity, or a float64
+  /// beyond float32; both name the place.
   std::vector<float> read(const std::string& name) const;
 
  private:

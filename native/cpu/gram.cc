@@ -3,6 +3,10 @@
 //
 // Order of the sums: columns fall into slabs and slabs into tiles, both by shape alone. A slab adds up
 // its tiles in order, and the slabs are added in order at the end, whoever computed them.
+#include <cstddef>
+#include <limits>
+#include <string>
+
 #include "cpu/context.h"
 
 namespace loko::cpu {
@@ -14,14 +18,14 @@ constexpr int kMaxSlabs = 16;
 constexpr int kManyRows = 64;  // above, pairs of blocks alone occupy the threads
 
 struct GramShape {
-  int rows, blockRows, blocks, pairs, slabs;
-  std::int64_t begin, end, slabColumns;
+  int rows, blockRows, blocks, slabs;
+  std::int64_t pairs, begin, end, slabColumns;
 
   GramShape(int k, int registerRows, std::int64_t first, std::int64_t last)
       : rows(k),
         blockRows(registerRows),
-        blocks((k + registerRows - 1) / registerRows),
-        pairs(blocks * (blocks + 1) / 2),
+        blocks(k / registerRows + (k % registerRows != 0 ? 1 : 0)),
+        pairs(std::int64_t{blocks} * (std::int64_t{blocks} + 1) / 2),
         begin(first),
         end(last) {
     const std::int64_t tiles = (last - first + kTileColumns - 1) / kTileColumns;
@@ -32,20 +36,30 @@ struct GramShape {
   }
 
   // Blocks of nearly equal height: 9 rows are 5 and 4.
-  int blockBegin(int block) const { return rows * block / blocks; }
+  int blockBegin(int block) const { return static_cast<int>(std::int64_t{rows} * block / blocks); }
   int blockHeight(int block) const { return blockBegin(block + 1) - blockBegin(block); }
-  std::size_t sums() const {
-    return static_cast<std::size_t>(slabs) * static_cast<std::size_t>(pairs) *
-           static_cast<std::size_t>(blockRows) * static_cast<std::size_t>(blockRows);
+  /// The floats that hold the float64 sums; throws for more than can be addressed.
+  std::size_t sumFloats() const {
+    constexpr std::int64_t kFloatsPerSum = sizeof(double) / sizeof(float);
+    constexpr std::int64_t kMost =
+        std::numeric_limits<std::ptrdiff_t>::max() / std::int64_t{sizeof(float)};
+    const std::int64_t perPair = kFloatsPerSum * slabs * blockRows * blockRows;
+    if (pairs > kMost / perPair) {
+      throw Error(ErrorCode::kOutOfMemory,
+                  "The Gram matrix of " + std::to_string(rows) +
+                      " rows needs more memory than can be addressed. Use fewer observation rows "
+                      "or a smaller batch.");
+    }
+    return static_cast<std::size_t>(pairs * perPair);
   }
 };
 
 /// Walks the pairs (left >= right) of blocks in a fixed order.
 struct BlockPair {
   int left = 0, right = 0;
-  explicit BlockPair(int index) {
+  explicit BlockPair(std::int64_t index) {
     while (index > left) index -= ++left;
-    right = index;
+    right = static_cast<int>(index);
   }
   void next() {
     if (++right > left) {
@@ -56,17 +70,17 @@ struct BlockPair {
 };
 
 /// The pairs [begin, end) of one slab.
-void addSlab(const GramShape& shape, int slab, int begin, int end, const float* jacobian,
-             const float* weights, double* sums, const Context& context) {
+void addSlab(const GramShape& shape, int slab, std::int64_t begin, std::int64_t end,
+             const float* jacobian, const float* weights, double* sums, const Context& context) {
   const std::int64_t ld = context.parameters();
   const std::int64_t slabBegin = shape.begin + slab * shape.slabColumns;
   const std::int64_t slabEnd = std::min(shape.end, slabBegin + shape.slabColumns);
   const int size = shape.blockRows * shape.blockRows;
   double* target = sums + std::int64_t{slab} * shape.pairs * size;
-  std::fill(target + std::int64_t{begin} * size, target + std::int64_t{end} * size, 0.0);
+  std::fill(target + begin * size, target + end * size, 0.0);
   for (std::int64_t column = slabBegin; column < slabEnd; column += kTileColumns) {
     BlockPair pair(begin);
-    for (int index = begin; index < end; ++index, pair.next()) {
+    for (std::int64_t index = begin; index < end; ++index, pair.next()) {
       float products[kMaxGramBlockRows * kMaxGramBlockRows];
       GramBlock block{};
       block.left = jacobian + shape.blockBegin(pair.left) * ld + column;
@@ -78,7 +92,7 @@ void addSlab(const GramShape& shape, int slab, int begin, int end, const float* 
       block.rightRows = shape.blockHeight(pair.right);
       block.out = products;
       context.ops.gramBlock(block);
-      double* sum = target + std::int64_t{index} * size;
+      double* sum = target + index * size;
       for (int i = 0; i < block.leftRows * block.rightRows; ++i) sum[i] += products[i];
     }
   }
@@ -87,7 +101,7 @@ void addSlab(const GramShape& shape, int slab, int begin, int end, const float* 
 void addToGram(const GramShape& shape, const double* sums, double* gram) {
   const int size = shape.blockRows * shape.blockRows;
   BlockPair pair(0);
-  for (int index = 0; index < shape.pairs; ++index, pair.next()) {
+  for (std::int64_t index = 0; index < shape.pairs; ++index, pair.next()) {
     const int rightRows = shape.blockHeight(pair.right);
     for (int i = 0; i < shape.blockHeight(pair.left); ++i) {
       for (int j = 0; j < rightRows; ++j) {
@@ -111,7 +125,7 @@ void prepareGram(int rows, Context& context) {
   // Fewer rows have more slabs, so that the largest matrix need not be the one that needs most.
   for (const int k : {rows, std::min(rows, kManyRows)}) {
     const GramShape most(k, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
-    context.needShared(most.sums() * sizeof(double) / sizeof(float));
+    context.needShared(most.sumFloats());
   }
 }
 
@@ -129,21 +143,19 @@ void run(const Gram& op, const Frame& frame, Context& context) {
   if (op.begin == op.end) return;
 
   const GramShape shape(frame.gramRows, context.ops.gramBlockRows, op.begin, op.end);
-  auto* sums =
-      reinterpret_cast<double*>(context.shared(shape.sums() * sizeof(double) / sizeof(float)));
+  auto* sums = reinterpret_cast<double*>(context.shared(shape.sumFloats()));
   const std::int64_t work =
       (op.end - op.begin) / shape.slabs * shape.blockRows * shape.blockRows / 8;
-  context.forEachRange(
-      std::int64_t{shape.slabs} * shape.pairs, work,
-      [&](std::int64_t begin, std::int64_t end, int) {
-        while (begin < end) {
-          const std::int64_t slab = begin / shape.pairs;
-          const std::int64_t last = std::min(end, (slab + 1) * shape.pairs);
-          addSlab(shape, static_cast<int>(slab), static_cast<int>(begin - slab * shape.pairs),
-                  static_cast<int>(last - slab * shape.pairs), jacobian, weights, sums, context);
-          begin = last;
-        }
-      });
+  context.forEachRange(std::int64_t{shape.slabs} * shape.pairs, work,
+                       [&](std::int64_t begin, std::int64_t end, int) {
+                         while (begin < end) {
+                           const std::int64_t slab = begin / shape.pairs;
+                           const std::int64_t last = std::min(end, (slab + 1) * shape.pairs);
+                           addSlab(shape, static_cast<int>(slab), begin - slab * shape.pairs,
+                                   last - slab * shape.pairs, jacobian, weights, sums, context);
+                           begin = last;
+                         }
+                       });
   addToGram(shape, sums, frame.gram);
 }
 

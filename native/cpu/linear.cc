@@ -34,6 +34,39 @@ const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n,
   return &context.packTail(rank, n, tail, count);
 }
 
+/// What y = x W^T and dx = dy W have in common: target = source times the frozen or trained matrix
+/// [out, in], plus the low-rank terms of the sites.
+template <class Operation>
+GemmArgs product(const Operation& op, Orientation orientation, const View& source,
+                 const View& target, const View& lowRank, int samples, Context& context) {
+  const bool forward = orientation == Orientation::kForward;
+  const int out = forward ? target.cols : source.cols, in = forward ? source.cols : target.cols;
+  expectShape(target, source.rows, target.cols, forward ? "y" : "dx");
+  if (op.actGrad.present()) expectShape(op.actGrad, source.rows, target.cols, "actGrad");
+  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
+             "a linear needs one weight, frozen or trained");
+  checkSites(op.sites, lowRank, source.rows, out);
+
+  GemmArgs args;
+  args.m = std::int64_t{samples} * source.rows;
+  args.n = target.cols;
+  args.k = source.cols;
+  args.a.rows = context.rows(source, samples);
+  args.c = context.writableRows(target, samples);
+  if (op.weight != kNoWeight) {
+    args.b.packed = &context.matrix(op.weight, orientation, out, in);
+  } else {
+    args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
+    args.b.ld = in;
+    args.b.transposed = forward;
+  }
+  if (!op.sites.empty()) {
+    args.tailU = context.rows(lowRank, samples);
+    args.tailV = packSites(op.sites, lowRank.cols, target.cols, forward, context);
+  }
+  return args;
+}
+
 }  // namespace
 
 void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
@@ -43,31 +76,9 @@ void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
 }
 
 void run(const Linear& op, const Frame& frame, Context& context) {
-  const int rows = op.x.rows, in = op.x.cols, out = op.y.cols, batch = frame.batch;
-  expectShape(op.y, rows, out, "y");
-  if (op.residual.present()) expectShape(op.residual, rows, out, "residual");
-  if (op.actGrad.present()) expectShape(op.actGrad, rows, out, "actGrad");
-  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
-             "a linear needs one weight, frozen or trained");
-  checkSites(op.sites, op.h, rows, out);
-
-  GemmArgs args;
-  args.m = std::int64_t{batch} * rows;
-  args.n = out;
-  args.k = in;
-  args.a.rows = context.rows(op.x, batch);
-  args.c = context.writableRows(op.y, batch);
-  if (op.weight != kNoWeight) {
-    args.b.packed = &context.matrix(op.weight, Orientation::kForward, out, in);
-  } else {
-    args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
-    args.b.ld = in;
-    args.b.transposed = true;
-  }
-  if (!op.sites.empty()) {
-    args.tailU = context.rows(op.h, batch);
-    args.tailV = packSites(op.sites, op.h.cols, out, true, context);
-  }
+  const int out = op.y.cols, batch = frame.batch;
+  if (op.residual.present()) expectShape(op.residual, op.x.rows, out, "residual");
+  GemmArgs args = product(op, Orientation::kForward, op.x, op.y, op.h, batch, context);
   if (op.bias != kNoWeight) args.epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) args.epilogue.bias = context.parameter(op.trainedBias, out);
   args.epilogue.residual = context.rows(op.residual, batch);
@@ -84,32 +95,11 @@ void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& conte
 }
 
 void run(const LinearBackward& op, const Frame& frame, Context& context) {
-  const int rows = op.dy.rows, out = op.dy.cols, in = op.dx.cols, segments = frame.segments();
-  expectShape(op.dx, rows, in, "dx");
-  if (op.actGrad.present()) expectShape(op.actGrad, rows, in, "actGrad");
-  LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
-             "a linear needs one weight, frozen or trained");
-  checkSites(op.sites, op.u, rows, out);
-
-  GemmArgs args;
-  args.m = std::int64_t{segments} * rows;
-  args.n = in;
-  args.k = out;
-  args.a.rows = context.rows(op.dy, segments);
-  args.c = context.writableRows(op.dx, segments);
-  if (op.weight != kNoWeight) {
-    args.b.packed = &context.matrix(op.weight, Orientation::kBackward, out, in);
-  } else {
-    args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
-    args.b.ld = in;
-  }
-  if (!op.sites.empty()) {
-    args.tailU = context.rows(op.u, segments);
-    args.tailV = packSites(op.sites, op.u.cols, in, false, context);
-  }
+  GemmArgs args =
+      product(op, Orientation::kBackward, op.dy, op.dx, op.u, frame.segments(), context);
   args.epilogue.accumulate = op.accumulate;
   args.epilogue.multiplier = context.rows(op.actGrad, frame.batch);
-  args.epilogue.multiplierPeriod = frame.batch * rows;
+  args.epilogue.multiplierPeriod = frame.batch * op.dy.rows;
   context.gemm(args);
 }
 

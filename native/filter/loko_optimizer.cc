@@ -15,9 +15,17 @@ namespace {
 // Beyond this a float32 backend would overflow soon; no sane step comes near.
 constexpr double kLargest = 1e30;
 
+/// Beyond the range of float32 an infinity, which the guards of a step know; a plain cast is
+/// undefined there.
+double saturated(double value) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  return std::fabs(value) > kMost ? std::copysign(std::numeric_limits<double>::infinity(), value)
+                                  : value;
+}
+
 /// Backends may hold p in float32; the filter's own copy of an initial value is the same number.
 double asStored(double value) {
-  return static_cast<double>(static_cast<float>(value));
+  return static_cast<double>(static_cast<float>(saturated(value)));
 }
 
 bool isSane(const std::vector<double>& values) {
@@ -67,9 +75,12 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
       largest = std::max(largest, value);
     }
     start(backend, smallest, largest);
+    state_.summary.mean = 0;
     for (const ParameterRange& range : ranges) {
-      backend.fill(*state_.p, range.begin, range.end,
-                   predicted(asStored(initialVariance(p0, range.group))));
+      const double value = predicted(asStored(initialVariance(p0, range.group)));
+      backend.fill(*state_.p, range.begin, range.end, value);
+      const auto share = static_cast<double>(range.end - range.begin);
+      state_.summary.mean += value * share / static_cast<double>(parameters);
     }
   }
 }
@@ -292,7 +303,7 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   if (noiseMode_ == NoiseMode::kResidual) updateNoiseFromResidual(objective, targets);
   if (hasProcessNoise()) {
     objective.backend().predictCovariance(*state_.p, options_.gamma * options_.gamma,
-                                          processNoise(), largestAllowed());
+                                          saturated(processNoise()), saturated(largestAllowed()));
     state_.largest = predicted(state_.largest);
   }
   return SkipReason::kNone;

@@ -24,7 +24,7 @@ struct LokoState {
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
   double largest = 0;         // no entry of p is above
-  CovarianceSummary summary;  // of p after the last update
+  CovarianceSummary summary;  // see StepResult::p
   std::int64_t steps = 0;     // applied
   std::int64_t skippedSteps = 0;
   std::int64_t jitteredSteps = 0;

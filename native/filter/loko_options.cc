@@ -1,6 +1,7 @@
 #include "filter/loko_options.h"
 
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 
@@ -15,8 +16,9 @@ namespace {
 
 void require(bool ok, const char* name, double value, const char* expected) {
   if (ok) return;
-  fail(std::string("Option ") + name + " must be " + expected + "; got " + std::to_string(value) +
-       ".");
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  fail(std::string("Option ") + name + " must be " + expected + "; got " + text + ".");
 }
 
 void requireNonNegative(const char* name, double value) {
@@ -25,6 +27,17 @@ void requireNonNegative(const char* name, double value) {
 
 void requirePositive(const char* name, double value) {
   require(value > 0 && std::isfinite(value), name, value, "a finite number > 0");
+}
+
+/// A variance that float32 holds without overflow or loss of precision.
+bool isStorable(double value) {
+  using Limits = std::numeric_limits<float>;
+  return value == 0 || (value >= Limits::min() && value <= Limits::max());
+}
+
+void requireVariance(const char* name, double value) {
+  require(isStorable(value), name, value,
+          "0 or a positive number in the range of float32 (1.2e-38 to 3.4e38), finite and >= 0");
 }
 
 void validateRank(const LokoOptions& options) {
@@ -75,11 +88,11 @@ void validateInitialCovariance(const InitialCovariance& p0, std::int64_t paramet
                                const std::vector<ParameterRange>& ranges) {
   using Kind = InitialCovariance::Kind;
   if (p0.kind == Kind::kAuto && p0.tau) requirePositive("p0.tau", *p0.tau);
-  if (p0.kind == Kind::kUniform) requireNonNegative("p0", p0.value);
+  if (p0.kind == Kind::kUniform) requireVariance("p0", p0.value);
   if (p0.kind != Kind::kPerGroup) return;
-  requireNonNegative("p0.A", p0.loraA);
-  requireNonNegative("p0.B", p0.loraB);
-  requireNonNegative("p0.head", p0.head);
+  requireVariance("p0.A", p0.loraA);
+  requireVariance("p0.B", p0.loraB);
+  requireVariance("p0.head", p0.head);
   std::int64_t covered = 0;
   for (const ParameterRange& range : ranges) {
     if (range.begin != covered || range.end < range.begin) break;
@@ -96,7 +109,7 @@ void validateInitialCovariance(const InitialCovariance& p0, std::int64_t paramet
 
 LokoOptions LokoOptions::paper() {
   LokoOptions options;
-  options.rank = RankOption{RankOption::Kind::kExact, 0, 0};
+  options.rank.emplace().kind = RankOption::Kind::kExact;
   options.noise = NoiseMode::kEma;
   options.trustRegion = std::numeric_limits<double>::infinity();
   return options;
@@ -112,10 +125,16 @@ void validate(const LokoOptions& options, int outputs, std::int64_t parameters,
   }
   validateRank(options);
   validateNoise(options);
-  requirePositive("gamma", options.gamma);
-  requireNonNegative("q", options.q);
+  require(options.gamma > 0 && options.gamma * options.gamma > 0 &&
+              isStorable(options.gamma * options.gamma),
+          "gamma", options.gamma, "a finite number > 0 whose square is in the range of float32");
+  requireVariance("q", options.q);
   requireNonNegative("qRatio", options.qRatio);
-  if (options.pMax) requirePositive("pMax", *options.pMax);
+  if (options.pMax) {
+    const double pMax = *options.pMax;
+    require(pMax > 0 && (std::isinf(pMax) || isStorable(pMax)), "pMax", pMax,
+            "a number > 0 in the range of float32 (1.2e-38 to 3.4e38), or Infinity for no cap");
+  }
   require(options.pMinRatio >= 0 && options.pMinRatio < 1, "pMinRatio", options.pMinRatio,
           "in [0, 1)");
   if (options.trustRegion) {

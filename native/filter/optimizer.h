@@ -30,7 +30,9 @@ enum class SkipReason : std::uint8_t {
 /// The public spelling, for example "non-finite-logits"; "" for kNone.
 const char* skipReasonName(SkipReason reason);
 
-/// p over all n parameters after the update (before the next prediction adds process noise).
+/// Over all n parameters: the posterior variances of the last applied step, before the process noise
+/// of the next prediction, which the stored p of LokoState holds already. Until a step is applied: the
+/// variances that the first one starts from (0 while the automatic p0 is open).
 struct CovarianceSummary {
   double mean = 0, min = 0, max = 0;
 };

@@ -56,8 +56,19 @@ TEST_CASE("A Jacobian that cannot be had is an error, and the backend keeps the 
   CHECK(kept[1] == 2);
 }
 
+TEST_CASE("Gram workspace for more rows than any memory holds is an error that says so") {
+  WorkspaceHint hint;
+  hint.maxGramRows = 2'000'000'000;
+  // Half of rows^2 products in float64, 1.6e19 bytes: the number that overflowing ints gave was not.
+  const std::string message = outOfMemoryMessage([&] { makeCpuBackend(1)->prepare({}, hint); });
+  CHECK(message.find("2000000000 rows") != std::string::npos);
+}
+
 TEST_CASE("Reserved memory is zero and costs nothing until it is touched") {
-  if (residentPages() == 0) return;  // no /proc
+  if (residentPages() == 0) {
+    MESSAGE("not tested: no /proc/self/statm");
+    return;
+  }
   const std::int64_t before = residentPages();
   MappedFloats memory("a test");
   memory.grow(std::int64_t{1} << 30);  // 4 GiB

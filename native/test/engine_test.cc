@@ -12,6 +12,7 @@
 #include "cpu/cpu_backend.h"
 #include "doctest/doctest.h"
 #include "ref/ref_backend.h"
+#include "test/recording_backend.h"
 #include "test/tiny_vit.h"
 
 namespace loko {
@@ -257,6 +258,51 @@ TEST_CASE("inference and training plans give the same logits") {
   std::vector<double> inference;
   engine->predict(inference);
   CHECK(inference == training);
+}
+
+TEST_CASE("a gradient takes no Gram workspace, a Jacobian as much as its rows need") {
+  // Outputs times batch is 1280 rows here: their Gram workspace would be 6 MB or more.
+  std::vector<WorkspaceHint> hints;
+  TinyVit shape;
+  shape.labels = 40;
+  const auto engine = makeEngine(std::make_unique<RecordingBackend>(cpu::makeCpuBackend(1), hints),
+                                 {"query"}, {"classifier"}, shape);
+  const auto mostGramRows = [&] {
+    int most = 0;
+    for (const WorkspaceHint& hint : hints) most = std::max(most, hint.maxGramRows);
+    return most;
+  };
+  const std::vector<float> input = pixels(*engine, 32, 13);
+  logitsOf(*engine, input, 32);
+  engine->gradient(std::vector<double>(std::size_t{32} * 40, 0.5));
+  CHECK(mostGramRows() == 0);
+
+  logitsOf(*engine, input, 1);
+  std::vector<double> gram(9);
+  engine->jacobian(std::vector<double>(std::size_t{3} * 40, 0.5), 3, nullptr, gram.data());
+  CHECK(mostGramRows() >= 3);
+  CHECK(mostGramRows() <= 16);
+}
+
+TEST_CASE("the engine keeps the plans of the eight batch sizes used last, and answers the same") {
+  std::vector<WorkspaceHint> hints;
+  const auto engine = makeEngine(std::make_unique<RecordingBackend>(cpu::makeCpuBackend(1), hints),
+                                 {"query"}, {"classifier"});
+  const std::vector<float> input = pixels(*engine, 12, 14);
+  const auto lowered = [&](int batch) {
+    hints.clear();
+    logitsOf(*engine, input, batch);
+    return !hints.empty();
+  };
+  const std::vector<double> before = logitsOf(*engine, input, 1);
+  for (int batch = 2; batch <= 8; ++batch) CHECK(lowered(batch));
+  CHECK(!lowered(1));  // used again, so that batch 2 is now the one used longest ago
+  CHECK(lowered(9));
+  CHECK(!lowered(1));
+  for (int batch = 3; batch <= 9; ++batch) CHECK(!lowered(batch));
+  CHECK(lowered(2));  // was dropped for 9, and takes the place of 1
+  CHECK(lowered(1));
+  CHECK(logitsOf(*engine, input, 1) == before);
 }
 
 TEST_CASE("an adapter that cannot be set up leaves the engine as it was") {

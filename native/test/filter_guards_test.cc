@@ -237,6 +237,15 @@ TEST_SUITE("filter guards") {
     o = base, o.qRatio = kNaN, refuses(o);
     o = base, o.pMax = 0, refuses(o);
     o = base, o.pMinRatio = 1, refuses(o);
+    // Variances live in float32.
+    for (const double beyond : {1e-50, 1e39}) {
+      o = base, o.p0 = uniform(beyond), refuses(o);
+      o = base, o.q = beyond, refuses(o);
+      o = base, o.pMax = beyond, refuses(o);
+    }
+    o = base, o.gamma = 1e20, refuses(o);
+    o = base, o.gamma = 1e-20, refuses(o);
+    o = base, o.gamma = 1e-200, refuses(o);
     o = base, o.trustRegion = 0, refuses(o);
     o = base, o.p0.tau = 0, refuses(o);
     o = base, o.p0 = uniform(-1), refuses(o);

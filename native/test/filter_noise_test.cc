@@ -1,6 +1,8 @@
 // The observation noise R, process noise and the first variance, against hand numbers, fixed points
 // of scalar filters, and the definition of each rule.
 
+#include <limits>
+
 #include "filter_testing.h"
 
 namespace loko::test {
@@ -140,6 +142,43 @@ TEST_SUITE("filter noise") {
   TEST_CASE("process noise grows the variance of unseen parameters up to the cap") {
     processNoise(Precision::kDouble);
     processNoise(Precision::kFloat);
+  }
+  TEST_CASE("an infinite cap is none, and noise beyond float32 skips steps instead of breaking p") {
+    LinearObjective objective(Precision::kFloat, {0, 0}, Matrix(1, 2));
+    objective.slope(0, 0) = 1;
+    LokoOptions options = regression(0.5, 1);
+    options.q = 100;
+    options.pMax = std::numeric_limits<double>::infinity();
+    LokoOptimizer free = makeLoko(objective, options);
+    for (int t = 0; t < 3; ++t) free.step(objective, values({1}));
+    CHECK(covarianceOf(objective, free)[1] == 400.5);
+    options.qRatio = 1e300;
+    LokoOptimizer broken = makeLoko(objective, options);
+    CHECK(broken.step(objective, values({1})).skipped != SkipReason::kNone);
+  }
+  TEST_CASE("the reported variances are those after the update, before the next process noise") {
+    // p = 3 meets h = 1, R = 1: p+ = 3 - 9 / 4; the stored one is the prior of the next step.
+    LinearObjective objective(Precision::kDouble, {0}, Matrix::identity(1));
+    LokoOptions options = regression(1, 1);
+    options.q = 2;
+    LokoOptimizer loko = makeLoko(objective, options);
+    const StepResult result = loko.step(objective, values({1}));
+    CHECK(result.p.mean == doctest::Approx(0.75).epsilon(1e-14));
+    CHECK(covarianceOf(objective, loko)[0] == doctest::Approx(2.75).epsilon(1e-14));
+  }
+  TEST_CASE("before any step was applied the reported variances are the initial ones") {
+    LinearObjective objective(Precision::kDouble, {0, 0, 0, 0}, Matrix(1, 4));
+    LokoOptions options = regression(1, 1);
+    options.p0.kind = InitialCovariance::Kind::kPerGroup;
+    options.p0.loraA = 1;
+    options.p0.head = 5;
+    LokoOptimizer loko(objective.backend(), 4, 1, options,
+                       {{0, 3, ParameterGroup::kLoraA}, {3, 4, ParameterGroup::kHead}});
+    const StepResult result = loko.step(objective, values({1}));
+    CHECK(result.skipped == SkipReason::kZeroJacobian);
+    CHECK(result.p.mean == 2);
+    CHECK(result.p.min == 1);
+    CHECK(result.p.max == 5);
   }
   TEST_CASE("relative process noise is a share of p0, and the default cap ten times p0") {
     LinearObjective objective(Precision::kDouble, {0, 0}, Matrix(1, 2));

@@ -188,7 +188,10 @@ TEST_CASE("hardware threads of one core count once") {
 }
 
 TEST_CASE("a quota of control groups limits the threads, in both versions and in every ancestor") {
-  if (std::thread::hardware_concurrency() < 2) return;
+  if (std::thread::hardware_concurrency() < 2) {
+    MESSAGE("not tested: one hardware thread");
+    return;
+  }
   const int cores = defaultThreads(FakeRoot().text());  // without any group
 
   FakeRoot v2;

@@ -55,9 +55,9 @@ std::vector<float> readOnly(const WeightSpec& spec) {
 }  // namespace
 
 TEST_CASE("float16 bits become the float32 values of IEEE 754") {
-  // one, smallest subnormal, largest subnormal, largest normal, -2, infinity, -0
+  // one, smallest subnormal, largest subnormal, largest normal, -2, largest normal negated, -0
   const std::vector<unsigned char> bytes{0x00, 0x3C, 0x01, 0x00, 0xFF, 0x03, 0xFF,
-                                         0x7B, 0x00, 0xC0, 0x00, 0x7C, 0x00, 0x80};
+                                         0x7B, 0x00, 0xC0, 0xFF, 0xFB, 0x00, 0x80};
   const ScratchFile file(bytes);
   const std::vector<float> values = readOnly(fileSpec(file, DType::kFloat16, 7));
   CHECK(values[0] == 1.0F);
@@ -65,7 +65,7 @@ TEST_CASE("float16 bits become the float32 values of IEEE 754") {
   CHECK(values[2] == 1023 * 0x1p-24F);
   CHECK(values[3] == 65504.0F);
   CHECK(values[4] == -2.0F);
-  CHECK(values[5] == std::numeric_limits<float>::infinity());
+  CHECK(values[5] == -65504.0F);
   CHECK(values[6] == 0.0F);
   CHECK(std::signbit(values[6]));
 }
@@ -85,6 +85,52 @@ TEST_CASE("float64 rounds to float32, and an offset is respected") {
   const std::vector<float> values = readOnly(fileSpec(file, DType::kFloat64, 2, 8));
   CHECK(values[0] == 0.1F);
   CHECK(values[1] == -1e10F);
+}
+
+TEST_CASE("a weight that is not finite is refused with its name, file, element and value") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  struct Case {
+    DType dtype;
+    std::vector<unsigned char> element;
+    const char* value;
+  };
+  const auto bytesOf = [](auto value) {
+    std::vector<unsigned char> bytes(sizeof value);
+    std::memcpy(bytes.data(), &value, sizeof value);
+    return bytes;
+  };
+  const Case cases[] = {
+      {DType::kFloat32, bytesOf(std::numeric_limits<float>::quiet_NaN()), "nan"},
+      {DType::kFloat32, bytesOf(static_cast<float>(-infinity)), "-inf"},
+      {DType::kFloat16, {0x00, 0x7C}, "inf"},
+      {DType::kFloat16, {0x01, 0xFC}, "nan"},
+      {DType::kBFloat16, {0x80, 0x7F}, "inf"},
+      {DType::kFloat64, bytesOf(infinity), "inf"},
+      {DType::kFloat64, bytesOf(1e39), "1e+39"},  // finite, and infinite once it is a float32
+  };
+  // Beyond one chunk of the reader, so that the index is that of the weight.
+  constexpr std::int64_t kBefore = (1 << 18) + 3;
+  for (const Case& broken : cases) {
+    const std::size_t width = broken.element.size();
+    std::vector<unsigned char> bytes((kBefore + 2) * width, 0);
+    std::copy(broken.element.begin(), broken.element.end(),
+              bytes.begin() + static_cast<std::ptrdiff_t>(kBefore * width));
+    const ScratchFile file(bytes);
+    try {
+      readOnly(fileSpec(file, broken.dtype, kBefore + 2));
+      FAIL_CHECK("expected an error for " << std::string(broken.value));
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kWeightNotFinite);
+      const std::string message = error.what();
+      CHECK(message.find("weight w ") != std::string::npos);
+      CHECK(message.find(file.path) != std::string::npos);
+      CHECK(message.find("element " + std::to_string(kBefore)) != std::string::npos);
+      const std::string value = std::string(" ") + broken.value + " ";
+      const std::string negated = std::string(" -") + broken.value + " ";
+      CHECK(
+          (message.find(value) != std::string::npos || message.find(negated) != std::string::npos));
+    }
+  }
 }
 
 TEST_CASE("a file cut short after it was opened is a coded error, not a crash") {
