@@ -1,3 +1,5 @@
+import { types } from "node:util";
+
 // A list and not a type alone, because fromNative must tell our codes from Node's own "ERR_..." ones.
 const CODES = [
   /** A file or a folder that was asked for does not exist. */
@@ -116,14 +118,26 @@ export function describe(value: unknown): string {
     case "function":
       return "a function";
     case "object":
-      if (value === null) return "null";
-      if (Array.isArray(value)) return `an array of ${value.length}`;
-      if (ArrayBuffer.isView(value)) return `a ${value.constructor.name}`;
-      return "an object";
+      return value === null ? "null" : describeObject(value);
     default:
       return String(value);
   }
 }
+
+/** Looks at nothing that the object could have overridden, and survives a proxy that throws. */
+function describeObject(value: object): string {
+  try {
+    if (Array.isArray(value)) return `an array of ${Number(value.length)}`;
+    if (!ArrayBuffer.isView(value)) return "an object";
+    return `a ${types.isDataView(value) ? "DataView" : typedArrayName.call(value)}`;
+  } catch {
+    return "an object that cannot be inspected";
+  }
+}
+
+const typedArrayPrototype = Object.getPrototypeOf(Uint8Array.prototype) as object;
+const typedArrayName = Object.getOwnPropertyDescriptor(typedArrayPrototype, Symbol.toStringTag)!
+  .get as (this: ArrayBufferView) => string;
 
 /** The `count` candidates nearest to `name` by edit distance, nearest first, for a "did you mean". */
 export function nearestNames(name: string, candidates: Iterable<string>, count = 3): string[] {

@@ -1,9 +1,11 @@
+import { stat } from "node:fs/promises";
+import { types } from "node:util";
 import { type Device, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
 import { type AdapterOptions, resolveAdapterOptions } from "./lora/config.js";
 import { architectureOf } from "./models/architecture.js";
-import { checkInputs, type ImageInputs, requireFinite } from "./models/inputs.js";
+import { checkInputs, type ImageInputs, lengthOf, requireFinite } from "./models/inputs.js";
 import { layOutParameters, type ParameterInfo } from "./models/parameters.js";
 import { allocate, ModelRuntime } from "./models/runtime.js";
 import { findWeights } from "./models/weights.js";
@@ -82,9 +84,9 @@ export class Model implements Disposable {
     this.runtime = runtime;
     this.modelType = facts.modelType;
     this.numLabels = runtime.graph.outputs;
-    this.inputShape = [channels, height, width];
-    this.newWeights = facts.newWeights;
-    this.unusedWeights = facts.unusedWeights;
+    this.inputShape = Object.freeze([channels, height, width] as const);
+    this.newWeights = Object.freeze([...facts.newWeights]);
+    this.unusedWeights = Object.freeze([...facts.unusedWeights]);
     this.#head = facts.head;
   }
 
@@ -117,6 +119,7 @@ export class Model implements Disposable {
     const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false } = options;
     const device = resolveDevice(options.device ?? "auto");
 
+    await refuseFile(dir);
     const checkpoint = await openCheckpoint(dir);
     const architecture = architectureOf(checkpoint);
     const definition = architecture.define(checkpoint, numLabels);
@@ -172,10 +175,10 @@ export class Model implements Disposable {
    */
   async forward(inputs: ImageInputs): Promise<Tensor> {
     this.runtime.requireAlive();
-    const batch = checkInputs(inputs, this.runtime.graph.image);
+    const { pixelValues, batch } = checkInputs(inputs, this.runtime.graph.image);
     const shape = [batch, this.numLabels];
     const logits = allocate(shape);
-    await this.runtime.run((session) => session.forward(inputs.pixelValues, batch, logits));
+    await this.runtime.run((session) => session.forward(pixelValues, batch, logits));
     return new Tensor(logits, shape);
   }
 
@@ -191,12 +194,10 @@ export class Model implements Disposable {
     this.runtime.requireTrainable("jacobian");
     checkOptions("Model.jacobian", options, { observation: oneOf("logits", "softmax") });
     const { observation = "logits" } = options;
-    const batch = checkInputs(inputs, this.runtime.graph.image);
+    const { pixelValues, batch } = checkInputs(inputs, this.runtime.graph.image);
     const shape = [batch, this.numLabels, this.runtime.parameterCount];
     const values = allocate(shape);
-    await this.runtime.run((session) =>
-      session.jacobian(inputs.pixelValues, batch, observation, values),
-    );
+    await this.runtime.run((session) => session.jacobian(pixelValues, batch, observation, values));
     return new Tensor(values, shape);
   }
 
@@ -208,7 +209,7 @@ export class Model implements Disposable {
    */
   parameters(): readonly ParameterInfo[] {
     this.runtime.requireAlive();
-    return this.runtime.layout?.parameters ?? [];
+    return this.runtime.layout?.parameters ?? Object.freeze([]);
   }
 
   /**
@@ -231,17 +232,17 @@ export class Model implements Disposable {
    */
   async writeParameters(values: Float32Array): Promise<void> {
     this.runtime.requireAlive();
-    if (!(values instanceof Float32Array)) {
+    if (!types.isFloat32Array(values)) {
       throw new LokoError(
         "ERR_INPUT_TYPE",
         `writeParameters needs a Float32Array, got ${describe(values)}.`,
       );
     }
-    if (values.length !== this.runtime.parameterCount) {
+    if (lengthOf(values) !== this.runtime.parameterCount) {
       throw new LokoError(
         "ERR_SHAPE_MISMATCH",
         `writeParameters needs ${this.runtime.parameterCount} values, one per trainable parameter, ` +
-          `got ${values.length}.`,
+          `got ${lengthOf(values)}.`,
       );
     }
     requireFinite(values, "values");
@@ -259,6 +260,19 @@ export class Model implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** What does not exist at all is for the reader of the folder to report. */
+async function refuseFile(dir: string): Promise<void> {
+  const isFolder = await stat(dir).then(
+    (stats) => stats.isDirectory(),
+    () => true,
+  );
+  if (isFolder) return;
+  throw new LokoError(
+    "ERR_FILE_NOT_FOUND",
+    `${dir}: expected a folder with config.json and the weights, got a file.`,
+  );
 }
 
 function createSession(options: Parameters<ReturnType<typeof loadAddon>["createSession"]>[0]) {

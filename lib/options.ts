@@ -6,16 +6,17 @@ export interface OptionRule {
   accepts(value: unknown): boolean;
 }
 
-/** A finite number that `test` accepts. */
+/** A number that `test` accepts and that is finite in float32, in which native code keeps it. */
 export function numberThat(expected: string, test: (value: number) => boolean): OptionRule {
   return {
     expected,
-    accepts: (value) => typeof value === "number" && Number.isFinite(value) && test(value),
+    accepts: (value) =>
+      typeof value === "number" && Number.isFinite(Math.fround(value)) && test(value),
   };
 }
 
-export const positiveNumber = numberThat("a finite number > 0", (value) => value > 0);
-export const nonNegativeNumber = numberThat("a finite number >= 0", (value) => value >= 0);
+export const positiveNumber = numberThat("a finite float32 number > 0", (value) => value > 0);
+export const nonNegativeNumber = numberThat("a finite float32 number >= 0", (value) => value >= 0);
 export const fraction = numberThat("a number in [0, 1)", (value) => value >= 0 && value < 1);
 
 /** A whole number in [min, max]. */

@@ -35,8 +35,13 @@ export function readNumber(
   ) {
     return value;
   }
-  const range = [min === undefined ? "" : ` >= ${min}`, max === undefined ? "" : ` <= ${max}`];
-  throw badValue(config, key, `${integer ? "an integer" : "a number"}${range.join("")}`);
+  throw badValue(config, key, `${integer ? "an integer" : "a number"}${rangeText(min, max)}`);
+}
+
+function rangeText(min: number | undefined, max: number | undefined): string {
+  if (min !== undefined && max !== undefined) return ` between ${min} and ${max}`;
+  if (min !== undefined) return ` >= ${min}`;
+  return max === undefined ? "" : ` <= ${max}`;
 }
 
 /** Reads true or false; see {@link readNumber} for defaults and errors. */

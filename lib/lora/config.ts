@@ -103,6 +103,7 @@ export function resolveAdapterOptions(options: AdapterOptions, modelType: string
   }
   checkUnsupported(options);
 
+  const { r = 8, loraAlpha = 8, useRslora = false, initLoraWeights = true } = options;
   const targetModules = readModules(options, "targetModules") ?? DEFAULT_TARGETS.get(modelType);
   if (targetModules === undefined || targetModules.length === 0) {
     throw new LokoError(
@@ -124,17 +125,17 @@ export function resolveAdapterOptions(options: AdapterOptions, modelType: string
     );
   }
   return {
-    r: readRank(options.r ?? 8, "r"),
-    loraAlpha: readAlpha(options.loraAlpha ?? 8, "loraAlpha"),
+    r: readRank(r, "r"),
+    loraAlpha: readAlpha(loraAlpha, "loraAlpha"),
     targetModules,
     excludeModules: readModules(options, "excludeModules") ?? [],
     layersToTransform,
     layersPattern,
     rankPattern: readPattern(options, "rankPattern", readRank),
     alphaPattern: readPattern(options, "alphaPattern", readAlpha),
-    useRslora: readFlag(options.useRslora ?? false, "useRslora"),
+    useRslora: readFlag(useRslora, "useRslora"),
     modulesToSave: readNames(options.modulesToSave, "modulesToSave") ?? null,
-    initLoraWeights: readInit(options.initLoraWeights ?? true),
+    initLoraWeights: readInit(initLoraWeights),
   };
 }
 
@@ -220,7 +221,7 @@ function readPattern(
   name: "rankPattern" | "alphaPattern",
   read: (value: unknown, name: string) => number,
 ): Readonly<Record<string, number>> {
-  const value: unknown = options[name] ?? {};
+  const { [name]: value = {} }: Partial<Record<typeof name, unknown>> = options;
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw configError(name, "an object from patterns to numbers", value);
   }

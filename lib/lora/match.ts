@@ -26,12 +26,15 @@ export interface LoraSite extends LinearModule {
  *
  * @param modules - every linear module of the model, the output head included.
  * @param headPath - path of the output head, which "all-linear" leaves out.
- * @throws LokoError ERR_TARGET_MODULES naming each dead entry and the nearest names.
+ * @param convolutions - paths that exist and cannot be adapted, for the message.
+ * @throws LokoError ERR_TARGET_MODULES naming each dead entry and the nearest names; ERR_LORA_CONFIG
+ * for a scale that float32 cannot hold.
  */
 export function resolveTargets(
   modules: readonly LinearModule[],
   headPath: string,
   config: AdapterConfig,
+  convolutions: readonly string[] = [],
 ): LoraSite[] {
   const { targetModules } = config;
   const saved = config.modulesToSave ?? [headPath];
@@ -44,10 +47,12 @@ export function resolveTargets(
 
   const paths = modules.map(({ path }) => path);
   if (typeof targetModules === "string") {
-    if (chosen.length === 0) throw deadEntries("targetModules", [targetModules], paths);
+    if (chosen.length === 0) {
+      throw deadEntries("targetModules", [targetModules], paths, convolutions);
+    }
   } else {
     const dead = targetModules.filter((name) => !chosen.some(({ path }) => endsWith(path, name)));
-    if (dead.length > 0) throw deadEntries("targetModules", dead, paths);
+    if (dead.length > 0) throw deadEntries("targetModules", dead, paths, convolutions);
   }
 
   const chosenPaths = chosen.map(({ path }) => path);
@@ -56,8 +61,21 @@ export function resolveTargets(
   return chosen.map((module) => {
     const r = rankOf(module.path);
     const alpha = alphaOf(module.path);
-    return { ...module, r, alpha, scale: alpha / (config.useRslora ? Math.sqrt(r) : r) };
+    const scale = alpha / (config.useRslora ? Math.sqrt(r) : r);
+    requireFloat32(scale, alpha, module.path);
+    return { ...module, r, alpha, scale };
   });
+}
+
+/** Native code computes in float32: an infinite scale ruins each step, one of 0 trains nothing. */
+function requireFloat32(scale: number, alpha: number, path: string): void {
+  const rounded = Math.fround(scale);
+  if (rounded > 0 && Number.isFinite(rounded)) return;
+  throw new LokoError(
+    "ERR_LORA_CONFIG",
+    `loraAlpha ${alpha} gives ${describe(path)} the scale ${scale}, which is ${rounded} in float32; ` +
+      "it must be finite and > 0 there.",
+  );
 }
 
 /**
@@ -162,8 +180,13 @@ function deadEntries(
   option: string,
   entries: readonly string[],
   paths: readonly string[],
+  convolutions: readonly string[] = [],
 ): LokoError {
   const reasons = entries.map((entry) => {
+    const convolution = convolutions.find((path) => endsWith(path, entry));
+    if (convolution !== undefined) {
+      return `${describe(entry)} is the convolution ${convolution}, which is not supported yet`;
+    }
     if (option !== "modulesToSave" && paths.some((path) => endsWith(path, entry))) {
       return `${describe(entry)} exists, but excludeModules, modulesToSave or layersToTransform leave it out`;
     }

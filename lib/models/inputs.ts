@@ -1,3 +1,4 @@
+import { types } from "node:util";
 import { describe, LokoError } from "../errors.js";
 import type { ModelGraph } from "../nn/graph.js";
 
@@ -12,13 +13,20 @@ export interface ImageInputs {
   readonly shape: readonly number[];
 }
 
+/** {@link ImageInputs} after the checks; what a getter of the caller answers later has no effect. */
+export interface ImageBatch {
+  readonly pixelValues: Float32Array;
+  /** B. */
+  readonly batch: number;
+}
+
 /**
- * Checks a batch against the model; native code looks for NaN and infinities.
+ * Checks a batch against the model, reading each property once; native code looks for NaN and
+ * infinities.
  *
- * @returns the batch size B.
  * @throws LokoError ERR_INPUT_TYPE, ERR_SHAPE_MISMATCH.
  */
-export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): number {
+export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): ImageBatch {
   if (typeof inputs !== "object" || inputs === null) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
@@ -26,20 +34,22 @@ export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): nu
     );
   }
   const { pixelValues, shape } = inputs;
-  if (!(pixelValues instanceof Float32Array)) {
+  if (!types.isFloat32Array(pixelValues)) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
       `inputs.pixelValues must be a Float32Array, got ${describe(pixelValues)}.`,
     );
   }
-  if (!Array.isArray(shape) || !shape.every((extent) => Number.isSafeInteger(extent))) {
+  const extents = firstExtents(shape);
+  if (!extents?.every((extent) => Number.isSafeInteger(extent))) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
       `inputs.shape must be an array of integers [B, C, H, W], got ${describe(shape)}.`,
     );
   }
   const { channels, height, width } = image;
-  const [batch, ...sample] = shape as number[];
+  const [batch, ...sample] = extents as number[];
+  const got = extents.length > 4 ? describe(shape) : `[${extents.join(", ")}]`;
   if (
     batch === undefined ||
     batch < 1 ||
@@ -51,18 +61,35 @@ export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): nu
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
       `inputs.shape must be [B, ${channels}, ${height}, ${width}] with B >= 1, as the model's ` +
-        `configuration says, got [${shape.join(", ")}].`,
+        `configuration says, got ${got}.`,
     );
   }
   const expected = batch * channels * height * width;
-  if (pixelValues.length !== expected) {
+  const length = lengthOf(pixelValues);
+  if (length !== expected) {
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
-      `inputs.pixelValues must have ${expected} elements for the shape [${shape.join(", ")}], got ` +
-        `${pixelValues.length}.`,
+      `inputs.pixelValues must have ${expected} elements for the shape ${got}, got ${length}.`,
     );
   }
-  return batch;
+  return { pixelValues, batch };
+}
+
+/** A copy of the shape, cut after five extents: four are wanted, and a length may be anything. */
+function firstExtents(shape: unknown): unknown[] | undefined {
+  if (!Array.isArray(shape)) return undefined;
+  if (shape.length > 4) return Array.from({ length: 5 }, () => 0);
+  return Array.from({ length: shape.length }, (_, axis) => shape[axis]);
+}
+
+const lengthGetter = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Float32Array.prototype),
+  "length",
+)!.get as (this: ArrayBufferView) => number;
+
+/** The true length of a typed array, which a property of its own could hide. */
+export function lengthOf(values: Float32Array | Int32Array): number {
+  return lengthGetter.call(values);
 }
 
 /**
@@ -71,16 +98,16 @@ export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): nu
  * @throws LokoError ERR_INPUT_TYPE, ERR_SHAPE_MISMATCH, ERR_LABEL_RANGE.
  */
 export function checkLabels(labels: Int32Array, batch: number, numLabels: number): void {
-  if (!(labels instanceof Int32Array)) {
+  if (!types.isInt32Array(labels)) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
       `labels must be an Int32Array of ${batch} class indices, got ${describe(labels)}.`,
     );
   }
-  if (labels.length !== batch) {
+  if (lengthOf(labels) !== batch) {
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
-      `labels must have one entry for each of ${batch} samples, got ${labels.length}.`,
+      `labels must have one entry for each of ${batch} samples, got ${lengthOf(labels)}.`,
     );
   }
   const at = labels.findIndex((label) => label < 0 || label >= numLabels);
@@ -99,16 +126,16 @@ export function checkLabels(labels: Int32Array, batch: number, numLabels: number
  * @throws LokoError ERR_INPUT_TYPE, ERR_SHAPE_MISMATCH, ERR_INPUT_NOT_FINITE.
  */
 export function checkValues(targets: Float32Array, batch: number, outputs: number): void {
-  if (!(targets instanceof Float32Array)) {
+  if (!types.isFloat32Array(targets)) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
       `targets must be a Float32Array of ${batch} x ${outputs} values, got ${describe(targets)}.`,
     );
   }
-  if (targets.length !== batch * outputs) {
+  if (lengthOf(targets) !== batch * outputs) {
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
-      `targets must have ${batch} x ${outputs} elements, got ${targets.length}.`,
+      `targets must have ${batch} x ${outputs} elements, got ${lengthOf(targets)}.`,
     );
   }
   requireFinite(targets, "targets");

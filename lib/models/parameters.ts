@@ -33,11 +33,14 @@ export interface ParameterLayout {
   readonly native: NativeAdapter;
 }
 
+/** Native code counts ranks and offsets in 32 bits. */
+const MAX_PARAMETERS = 2 ** 31 - 1;
+
 /**
  * Lays out theta: for each adapted module in the order of the graph A then B, then for each module
  * trained in full its weight and its bias.
  *
- * @throws LokoError ERR_TARGET_MODULES, and ERR_UNSUPPORTED for a module to save that is not linear.
+ * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_OUT_OF_MEMORY for too long a theta, and ERR_UNSUPPORTED for a module to save that is not linear.
  */
 export function layOutParameters(
   graph: ModelGraph,
@@ -49,12 +52,17 @@ export function layOutParameters(
   const place = (name: string, shape: readonly number[], group: ParameterGroup): number => {
     const offset = size;
     const count = shape.reduce((product, extent) => product * extent, 1);
-    parameters.push({ name, shape, offset, size: count, group });
+    parameters.push(
+      Object.freeze({ name, shape: Object.freeze([...shape]), offset, size: count, group }),
+    );
     size += count;
     return offset;
   };
 
-  const lora = resolveTargets(graph.linears, head, config).map((site) => ({
+  const convolutions = graph.weights
+    .filter(({ shape }) => shape.length === 4)
+    .map(({ name }) => name.replace(/\.weight$/, ""));
+  const lora = resolveTargets(graph.linears, head, config, convolutions).map((site) => ({
     module: site.path,
     rank: site.r,
     scale: site.scale,
@@ -78,7 +86,18 @@ export function layOutParameters(
       bias: hasBias ? place(savedParameterName(path, "bias"), [outFeatures], "head") : -1,
     };
   });
+  if (size > MAX_PARAMETERS) {
+    throw new LokoError(
+      "ERR_OUT_OF_MEMORY",
+      `The adapter would have n = ${size} parameters, ${size * Float32Array.BYTES_PER_ELEMENT} bytes; ` +
+        `at most ${MAX_PARAMETERS} are possible. Use a smaller r or fewer modules.`,
+    );
+  }
   const { initLoraWeights } = config;
   const init = initLoraWeights === "gaussian" ? "gaussian" : initLoraWeights ? "kaiming" : "random";
-  return { parameters, size, native: { lora, trained, parameters: size, init } };
+  return {
+    parameters: Object.freeze(parameters),
+    size,
+    native: { lora, trained, parameters: size, init },
+  };
 }

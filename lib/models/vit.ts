@@ -38,8 +38,10 @@ export const vit: Architecture = {
   modelType: "vit",
   define(checkpoint, numLabels) {
     const { config } = checkpoint;
+    const sizes = readConfig(config);
+    requireLayers(checkpoint, sizes.layers);
     return {
-      graph: build(readConfig(config), numLabels ?? labelCount(config)),
+      graph: build(sizes, numLabels ?? labelCount(config)),
       head: HEAD,
       hasHead: hasHead(checkpoint),
       prefix: PREFIX,
@@ -116,6 +118,21 @@ function hasHead({ config, weights }: Checkpoint): boolean {
   return (
     (Array.isArray(architectures) && architectures.includes("ViTForImageClassification")) ||
     weights.has(`${HEAD}.weight`)
+  );
+}
+
+/** Before the graph is built: a number in a configuration must not decide how long that takes. */
+function requireLayers({ config, weights }: Checkpoint, layers: number): void {
+  const held = new Set<string>();
+  for (const name of weights.keys()) {
+    const [, layer] = /^(?:vit\.)?encoder\.layer\.(\d+)\./.exec(name) ?? [];
+    if (layer !== undefined) held.add(layer);
+  }
+  if (layers <= held.size) return;
+  throw new LokoError(
+    "ERR_WEIGHT_MISSING",
+    `${originOf(config)}: "num_hidden_layers" promises ${layers} layers, but the checkpoint holds ` +
+      `${held.size}.`,
   );
 }
 

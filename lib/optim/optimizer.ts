@@ -1,3 +1,4 @@
+import { types } from "node:util";
 import { describe, LokoError } from "../errors.js";
 import { Model } from "../model.js";
 import { checkInputs, checkLabels, checkValues, type ImageInputs } from "../models/inputs.js";
@@ -17,7 +18,7 @@ export type SkipReason =
 export interface StepResult {
   /** [B * m], row-major. */
   readonly logits: Float32Array;
-  /** Index of the largest logit of each sample [B]. */
+  /** Index of the largest logit of each sample [B]; -1 for all where the logits are not finite. */
   readonly predictions: Int32Array;
   /**
    * Mean over the batch: cross entropy in nats for labels; squared error over B * m elements for float
@@ -102,18 +103,21 @@ export abstract class Optimizer {
   async step(inputs: ImageInputs, targets: Targets): Promise<StepResult> {
     const { runtime, numLabels } = this.model;
     runtime.requireAlive();
-    const batch = checkInputs(inputs, runtime.graph.image);
+    const { pixelValues, batch } = checkInputs(inputs, runtime.graph.image);
     this.checkTargets(targets, batch, numLabels);
     const logits = allocate([batch, numLabels]);
     const result = await runtime.run((session) =>
-      session.step(this.#native, inputs.pixelValues, batch, targets, logits),
+      session.step(this.#native, pixelValues, batch, targets, logits),
     );
-    return { logits, ...result, skipped: result.skipped as SkipReason | null };
+    // Native code makes no prediction from logits that are not finite.
+    const predictions =
+      result.predictions.length === batch ? result.predictions : new Int32Array(batch).fill(-1);
+    return { logits, ...result, predictions, skipped: result.skipped as SkipReason | null };
   }
 
   /** @internal Labels for an Int32Array, values for a Float32Array; overridden where only one fits. */
   protected checkTargets(targets: Targets, batch: number, outputs: number): void {
-    if (targets instanceof Float32Array) checkValues(targets, batch, outputs);
+    if (types.isFloat32Array(targets)) checkValues(targets, batch, outputs);
     else checkLabels(targets, batch, outputs);
   }
 }

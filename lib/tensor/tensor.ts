@@ -19,7 +19,7 @@ export class Tensor implements Disposable {
   /** @internal */
   constructor(values: Float32Array, shape: readonly number[]) {
     this.#values = values;
-    this.shape = shape;
+    this.shape = Object.freeze([...shape]);
   }
 
   /** Number of elements. */

@@ -1,7 +1,8 @@
 import { describe, LokoError } from "../errors.js";
-import type { Model } from "../model.js";
+import { Model } from "../model.js";
 import type { ImageInputs } from "../models/inputs.js";
-import type { Optimizer, StepResult, Targets } from "../optim/optimizer.js";
+import { Optimizer, type StepResult, type Targets } from "../optim/optimizer.js";
+import { checkOptions } from "../options.js";
 
 /** One element of a stream: a batch (for LoKO of one sample) and what should have been predicted. */
 export interface OnlineSample {
@@ -33,8 +34,10 @@ export interface StepEvent extends StepResult {
  * step; the next step starts when the next event is asked for, so a slow consumer slows the training
  * down and nothing queues up.
  *
- * @param stream - a sync or async iterable. It is closed when the loop ends early.
- * @throws LokoError as `Optimizer.step`; `ERR_OPTION` when the optimizer belongs to another model.
+ * @param stream - a sync or async iterable. When the loop ends early it is closed, and waited for,
+ * as `for await` does; only an abort does not wait.
+ * @throws LokoError as `Optimizer.step`; `ERR_INPUT_TYPE` for a stream or an item of it that is none;
+ * `ERR_OPTION` for a bad option, and when the optimizer belongs to another model.
  * Rejects with `signal.reason` when aborted, also while the stream is waited for.
  *
  * @example
@@ -48,46 +51,109 @@ export async function* trainOnline(
   model: Model,
   optimizer: Optimizer,
   stream: Iterable<OnlineSample> | AsyncIterable<OnlineSample>,
-  { signal }: TrainOnlineOptions = {},
+  options: TrainOnlineOptions = {},
 ): AsyncGenerator<StepEvent, void, undefined> {
-  if (optimizer.model !== model) {
-    throw new LokoError("ERR_OPTION", "trainOnline: the optimizer belongs to another model.");
-  }
-  const iterator = iterate(stream);
+  checkLearner(model, optimizer);
+  checkOptions("trainOnline", options, {
+    signal: {
+      expected: "an AbortSignal",
+      accepts: (value) => value instanceof AbortSignal,
+    },
+  });
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const iterator = openStream(stream);
   let samples = 0;
   let correct = 0;
-  let finished = false;
+  // Whether the stream has ended, failed or been closed; nobody closes it then.
+  let over = false;
+  const advance = async () => {
+    try {
+      return await iterator.next();
+    } catch (error) {
+      over = true;
+      throw error;
+    }
+  };
   try {
     for (let index = 0; ; index++) {
-      const next = await abortable(Promise.resolve(iterator.next()), signal);
+      signal?.throwIfAborted();
+      const next = checkResult(await abortable(advance(), signal));
       if (next.done) {
-        finished = true;
+        over = true;
         return;
       }
-      const { inputs, labels } = next.value;
+      const { inputs, labels } = checkItem(next.value, index);
       const result = await optimizer.step(inputs, labels);
       signal?.throwIfAborted();
       samples += result.predictions.length;
       correct += result.correct;
       yield { ...result, index, samples, onlineAccuracy: correct / samples };
     }
+  } catch (error) {
+    if (!over) {
+      over = true;
+      // What goes wrong while closing must not replace the error of the run.
+      const closing = close(iterator).catch(() => {});
+      // A generator answers return() only after a pending next(), which may never happen.
+      if (!signal?.aborted) await closing;
+    }
+    throw error;
   } finally {
-    // Not awaited: a stream that never answers must not hold back an abort.
-    if (!finished) void Promise.resolve(iterator.return?.()).catch(() => {});
+    if (!over) await close(iterator);
   }
 }
 
-function iterate(
-  stream: Iterable<OnlineSample> | AsyncIterable<OnlineSample>,
-): Iterator<OnlineSample> | AsyncIterator<OnlineSample> {
-  if (typeof stream === "object" && stream !== null) {
-    if (Symbol.asyncIterator in stream) return stream[Symbol.asyncIterator]();
-    if (Symbol.iterator in stream) return stream[Symbol.iterator]();
+type StreamIterator = Iterator<OnlineSample> | AsyncIterator<OnlineSample>;
+
+function checkLearner(model: unknown, optimizer: unknown): void {
+  if (!(model instanceof Model)) throw inputError("a Model as model", model);
+  if (!(optimizer instanceof Optimizer)) throw inputError("an Optimizer as optimizer", optimizer);
+  if (optimizer.model !== model) {
+    throw new LokoError("ERR_OPTION", "trainOnline: the optimizer belongs to another model.");
   }
-  throw new LokoError(
+}
+
+function inputError(expected: string, got: unknown): LokoError {
+  return new LokoError(
     "ERR_INPUT_TYPE",
-    `trainOnline needs an iterable of { inputs, labels }, got ${describe(stream)}.`,
+    `trainOnline: expected ${expected}, got ${describe(got)}.`,
   );
+}
+
+function isObject(value: unknown): value is Record<PropertyKey, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+function openStream(stream: unknown): StreamIterator {
+  const expected = "an iterable of { inputs, labels } as stream";
+  if (!isObject(stream)) throw inputError(expected, stream);
+  const open = stream[Symbol.asyncIterator] ?? stream[Symbol.iterator];
+  if (typeof open !== "function") throw inputError(expected, stream);
+  const iterator: unknown = open.call(stream);
+  if (!isObject(iterator) || typeof iterator.next !== "function") {
+    throw inputError("the stream to return an iterator", iterator);
+  }
+  return iterator as unknown as StreamIterator;
+}
+
+function checkResult(next: IteratorResult<OnlineSample>): IteratorResult<OnlineSample> {
+  if (isObject(next)) return next;
+  throw inputError("next() of the stream to answer { done, value }", next);
+}
+
+/** The rest is checked by the step. */
+function checkItem(item: unknown, index: number): OnlineSample {
+  const expected = `item ${index} of the stream to be { inputs, labels }`;
+  if (!isObject(item)) throw inputError(expected, item);
+  const { inputs, labels } = item;
+  if (!isObject(inputs)) throw inputError(`${expected} with an object as inputs`, inputs);
+  if (!isObject(labels)) throw inputError(`${expected} with a typed array as labels`, labels);
+  return { inputs, labels } as unknown as OnlineSample;
+}
+
+async function close(iterator: StreamIterator): Promise<void> {
+  await iterator.return?.();
 }
 
 /** Settles as `promise`, or rejects with the signal's reason as soon as it is aborted. */

@@ -52,6 +52,21 @@ test("describe gives a short text for any value, and escapes control characters"
   expect(describe(Symbol("s"))).toBe("Symbol(s)");
 });
 
+test("describe never throws", () => {
+  const { proxy, revoke } = Proxy.revocable([], {});
+  revoke();
+  expect(describe(proxy)).toBe("an object that cannot be inspected");
+  const nameless = Object.defineProperty(new Float32Array(1), "constructor", { value: undefined });
+  expect(describe(nameless)).toBe("a Float32Array");
+  expect(describe(Object.create(Float32Array.prototype))).toBe("an object");
+  const hostile = Object.defineProperty(new DataView(new ArrayBuffer(1)), "constructor", {
+    get() {
+      throw new Error("hostile");
+    },
+  });
+  expect(describe(hostile)).toBe("a DataView");
+});
+
 suite("nearestNames", () => {
   test("sorts by edit distance, without repeats", () => {
     const names = ["value", "query", "key", "query", "dense"];

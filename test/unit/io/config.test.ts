@@ -29,7 +29,7 @@ describe("readNumber", () => {
       readNumber(config, "eps", { integer: true, min: 1, max: 9 }),
     );
     expect(error.message).toBe(
-      'some/config.json: "eps" must be an integer >= 1 <= 9, got 0.00001.',
+      'some/config.json: "eps" must be an integer between 1 and 9, got 0.00001.',
     );
     const absent = await errorOf("ERR_CONFIG", () => readNumber(config, "absent"));
     expect(absent.message).toBe(

@@ -47,6 +47,14 @@ describe("resolveAdapterOptions", () => {
     });
   });
 
+  test.each(["loraAlpha", "useRslora", "initLoraWeights", "rankPattern", "alphaPattern"])(
+    "takes null for %s as a mistake and not as the default",
+    async (name) => {
+      const error = await errorOf("ERR_LORA_CONFIG", () => resolve({ [name]: null }));
+      expect(error.message).toContain(`${name} must be`);
+    },
+  );
+
   test("names an unknown option and the nearest known one", async () => {
     const cases = { rank: "r", lora_alpha: "loraAlpha", targetModule: "targetModules" };
     for (const [key, near] of Object.entries(cases)) {
@@ -59,10 +67,8 @@ describe("resolveAdapterOptions", () => {
   test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, "8", null])(
     "refuses the rank %j, also in a pattern",
     async (r) => {
-      if (r !== null) {
-        const error = await errorOf("ERR_LORA_RANK", () => resolve({ r }));
-        expect(error.message).toContain("r must be an integer >= 1");
-      }
+      const own = await errorOf("ERR_LORA_RANK", () => resolve({ r }));
+      expect(own.message).toContain("r must be an integer >= 1");
       const error = await errorOf("ERR_LORA_RANK", () => resolve({ rankPattern: { query: r } }));
       expect(error.message).toContain('rankPattern["query"] must be an integer >= 1');
     },

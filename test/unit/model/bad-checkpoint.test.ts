@@ -31,6 +31,24 @@ describe("Model.fromPretrained refuses", () => {
     );
   });
 
+  test("a file in place of the folder", async () => {
+    await expectError(
+      () => Model.fromPretrained(copy.config),
+      "ERR_FILE_NOT_FOUND",
+      copy.config,
+      "expected a folder",
+    );
+  });
+
+  test("more layers than the checkpoint holds, before it builds them", async () => {
+    copy.editConfig((config) => {
+      config.num_hidden_layers = 2 ** 20;
+    });
+    const started = performance.now();
+    await expectRefusal("ERR_WEIGHT_MISSING", [copy.config, "1048576 layers", "holds 3"]);
+    expect(performance.now() - started).toBeLessThan(1000);
+  });
+
   test("a folder without weights", async () => {
     rmSync(copy.weights);
     await expectRefusal("ERR_FILE_NOT_FOUND", [copy.dir, "model.safetensors", "found neither"]);

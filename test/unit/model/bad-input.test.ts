@@ -28,6 +28,25 @@ describe("addAdapter refuses", () => {
       "ERR_TARGET_MODULES",
       ["targetModules", '"qury"', '"query"'],
     ],
+    ["more parameters than can be", { r: 2 ** 31 }, "ERR_OUT_OF_MEMORY", ["n = ", "bytes", "r"]],
+    [
+      "a scale that float32 cannot hold",
+      { loraAlpha: 1e300 },
+      "ERR_LORA_CONFIG",
+      ["loraAlpha", "float32", "1e+300"],
+    ],
+    [
+      "a scale that is zero in float32",
+      { loraAlpha: 1e-300 },
+      "ERR_LORA_CONFIG",
+      ["loraAlpha", "float32", "1e-300"],
+    ],
+    [
+      "the patch convolution",
+      { targetModules: ["projection"] },
+      "ERR_TARGET_MODULES",
+      ['"projection"', "convolution", "not supported yet"],
+    ],
     ["rank 0", { r: 0 }, "ERR_LORA_RANK", ["r must be", ">= 1", "got 0"]],
     [
       "a module to save that does not exist",
@@ -52,6 +71,17 @@ describe("addAdapter refuses", () => {
     expect(model.parameters()).toEqual([]);
     await model.addAdapter();
     expect(model.parameters().length).toBeGreaterThan(0);
+  });
+
+  test("changes of what it says about itself", async () => {
+    await model.addAdapter();
+    const parameters = model.parameters() as unknown as { name: string; shape: number[] }[];
+    expect(() => parameters.pop()).toThrow(TypeError);
+    expect(() => Object.assign(parameters[0]!, { name: "x" })).toThrow(TypeError);
+    expect(() => parameters[0]!.shape.pop()).toThrow(TypeError);
+    expect(() => (model.inputShape as unknown as number[]).pop()).toThrow(TypeError);
+    expect(() => (model.newWeights as string[]).push("x")).toThrow(TypeError);
+    expect(() => (model.unusedWeights as string[]).push("x")).toThrow(TypeError);
   });
 
   test("a second adapter", async () => {
@@ -101,6 +131,27 @@ describe("a model with an adapter refuses, and keeps its parameters when it is g
       { pixelValues: new Float64Array(SAMPLE), shape: [1, 3, 16, 16] },
       "ERR_INPUT_TYPE",
       ["pixelValues must be a Float32Array", "a Float64Array"],
+    ],
+    [
+      "pixels that only inherit from Float32Array",
+      { pixelValues: Object.create(Float32Array.prototype), shape: [1, 3, 16, 16] },
+      "ERR_INPUT_TYPE",
+      ["pixelValues must be a Float32Array", "an object"],
+    ],
+    [
+      "pixels whose length lies",
+      {
+        pixelValues: Object.defineProperty(new Float32Array(5), "length", { value: SAMPLE }),
+        shape: [1, 3, 16, 16],
+      },
+      "ERR_SHAPE_MISMATCH",
+      ["got 5"],
+    ],
+    [
+      "an endless shape",
+      { pixelValues: new Float32Array(SAMPLE), shape: new Array(2 ** 32 - 1) },
+      "ERR_SHAPE_MISMATCH",
+      ["[B, 3, 16, 16]", "an array of 4294967295"],
     ],
     [
       "a shape that is no array",
@@ -171,11 +222,37 @@ describe("a model with an adapter refuses, and keeps its parameters when it is g
       ["1 samples", "got 2"],
     ],
     ["labels in a plain array", [1], "ERR_INPUT_TYPE", ["Int32Array", "an array of 1"]],
+    [
+      "labels that only inherit from Int32Array",
+      Object.create(Int32Array.prototype),
+      "ERR_INPUT_TYPE",
+      ["Int32Array", "an object"],
+    ],
+    [
+      "labels whose length lies",
+      Object.defineProperty(Int32Array.of(1, 2), "length", { value: 1 }),
+      "ERR_SHAPE_MISMATCH",
+      ["1 samples", "got 2"],
+    ],
     ["no labels", undefined, "ERR_INPUT_TYPE", ["Int32Array", "undefined"]],
   ])("%s", async (_, labels, code, words) => {
     for (const optimizer of [new LoKO(model), new AdamW(model)]) {
       await expectError(() => optimizer.step(image(), labels as Int32Array), code, ...words);
     }
+  });
+
+  test("nothing twice: each property of the inputs is read once", async () => {
+    let reads = 0;
+    const once = {
+      get pixelValues() {
+        return reads++ === 0 ? image().pixelValues : (undefined as unknown as Float32Array);
+      },
+      shape: [1, 3, 16, 16],
+    };
+    await expect(model.forward(once)).resolves.toBeDefined();
+    expect(reads).toBe(1);
+    reads = 0;
+    await expect(model.jacobian(once)).resolves.toBeDefined();
   });
 
   test("a label out of range anywhere in a batch, saying where", async () => {

@@ -28,6 +28,13 @@ describe("LoKO", () => {
   });
   afterEach(() => model.dispose());
 
+  test.each(["r0", "gamma", "processNoise", "pMax", "p0", "tau"])(
+    "refuses a %s that is infinite in float32",
+    async (name) => {
+      await expectError(() => new LoKO(model, { [name]: 1e39 }), "ERR_OPTION", name, "float32");
+    },
+  );
+
   test("learns what it is shown, with every observation", async () => {
     const values = Float32Array.from({ length: 7 }, (_, i) => (i === 4 ? 2 : 0));
     for (const observation of ["softmax", "categorical", "logits", "regression"] as const) {

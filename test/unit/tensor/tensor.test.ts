@@ -10,6 +10,14 @@ describe("Tensor", () => {
     expect(tensor.dataSync()).toBe(await tensor.data());
   });
 
+  test("keeps its shape", () => {
+    const shape = [2, 3];
+    const tensor = new Tensor(new Float32Array(6), shape);
+    shape.pop();
+    expect(tensor.size).toBe(6);
+    expect(() => (tensor.shape as number[]).pop()).toThrow(TypeError);
+  });
+
   test("gives nothing after dispose, which may be repeated", async () => {
     const tensor = new Tensor(new Float32Array(6), [2, 3]);
     const kept = tensor.dataSync();

@@ -98,7 +98,7 @@ describe("trainOnline", () => {
     const signal = AbortSignal.abort(reason);
     const run = trainOnline(model, optimizer, stream, { signal });
     await expect(run.next()).rejects.toBe(reason);
-    expect(state.read).toBeLessThanOrEqual(1);
+    expect(state.read).toBe(0);
   });
 
   test("rejects with the signal's reason between steps", async () => {
@@ -139,6 +139,116 @@ describe("trainOnline", () => {
     }
     await expectError(() => collect(withBad()), "ERR_LABEL_RANGE", "labels[0]");
     expect(state.closed).toBe(true);
+  });
+
+  test("counts samples whose logits were not finite, as not predicted", async () => {
+    const theta = await model.readParameters();
+    await model.writeParameters(theta.fill(3e38));
+    const events = await collect([sample(0), sample(1)]);
+    expect(events.map(({ skipped }) => skipped)).toEqual([
+      "non-finite-logits",
+      "non-finite-logits",
+    ]);
+    expect(events.map(({ predictions }) => [...predictions])).toEqual([[-1], [-1]]);
+    expect(events.map(({ samples }) => samples)).toEqual([1, 2]);
+    expect(events.map(({ onlineAccuracy }) => onlineAccuracy)).toEqual([0, 0]);
+  });
+
+  test.each<[string, unknown, string, string]>([
+    ["options of null", null, "ERR_OPTION", "null"],
+    ["an unknown option", { sginal: 1 }, "ERR_OPTION", '"signal"'],
+    ["a signal that is none", { signal: {} }, "ERR_OPTION", "AbortSignal"],
+  ])("refuses %s", async (_, options, code, words) => {
+    const run = () => trainOnline(model, optimizer, [], options as object).next();
+    await expectError(run, code, "trainOnline", words);
+  });
+
+  test.each([undefined, null, {}])("refuses %j as model and as optimizer", async (bad) => {
+    const none = bad as never;
+    await expectError(() => trainOnline(none, optimizer, []).next(), "ERR_INPUT_TYPE", "model");
+    await expectError(() => trainOnline(model, none, []).next(), "ERR_INPUT_TYPE", "optimizer");
+  });
+
+  test.each<[string, unknown]>([
+    ["has no iterator", { [Symbol.iterator]: 5 }],
+    ["returns no iterator", { [Symbol.iterator]: () => 5 }],
+    ["returns an iterator without next", { [Symbol.asyncIterator]: () => ({}) }],
+    ["answers next with no result", { [Symbol.iterator]: () => ({ next: () => 5 }) }],
+  ])("refuses a stream that %s", async (_, stream) => {
+    const bad = stream as OnlineSample[];
+    await expectError(() => collect(bad), "ERR_INPUT_TYPE", "trainOnline", "stream");
+  });
+
+  test.each<[string, unknown]>([
+    ["undefined", undefined],
+    ["a number", 5],
+    ["without inputs", { labels: Int32Array.of(1) }],
+    ["without labels", { inputs: images(1) }],
+  ])("says which item of the stream is %s, and closes the stream", async (_, item) => {
+    let closed = false;
+    function* stream() {
+      try {
+        yield sample(0);
+        yield item as OnlineSample;
+      } finally {
+        closed = true;
+      }
+    }
+    await expectError(() => collect(stream()), "ERR_INPUT_TYPE", "item 1 of the stream");
+    expect(closed).toBe(true);
+  });
+
+  test("waits until the stream is closed, and reports a failure of that on break", async () => {
+    let closed = false;
+    const failure = new Error("closing");
+    async function* stream(fails: boolean) {
+      try {
+        for (let i = 0; ; i++) yield sample(i);
+      } finally {
+        await setTimeout(5);
+        closed = true;
+        // biome-ignore lint/correctness/noUnsafeFinally: a stream whose clean-up fails
+        if (fails) throw failure;
+      }
+    }
+    for await (const _ of trainOnline(model, optimizer, stream(false))) break;
+    expect(closed).toBe(true);
+    const broken = async () => {
+      for await (const _ of trainOnline(model, optimizer, stream(true))) break;
+    };
+    await expect(broken()).rejects.toBe(failure);
+  });
+
+  test("waits for the stream to close after an error, which its failure does not replace", async () => {
+    let closed = false;
+    const bad = { inputs: images(1), labels: Int32Array.of(7) };
+    const stream: AsyncIterable<OnlineSample> = {
+      [Symbol.asyncIterator]: () => ({
+        next: async () => ({ done: false, value: bad }),
+        return: async () => {
+          await setTimeout(5);
+          closed = true;
+          throw new Error("closing");
+        },
+      }),
+    };
+    await expectError(() => collect(stream), "ERR_LABEL_RANGE");
+    expect(closed).toBe(true);
+    const failure = new Error("reading");
+    let returns = 0;
+    const unreadable: Iterable<OnlineSample> = {
+      [Symbol.iterator]: () => ({
+        next: () => {
+          throw failure;
+        },
+        return: () => {
+          returns++;
+          return { done: true, value: undefined };
+        },
+      }),
+    };
+    await expect(collect(unreadable)).rejects.toBe(failure);
+    expect(returns).toBe(0); // as for await: a stream that failed is over
   });
 
   test("refuses an optimizer of another model and a stream that is none", async () => {
