@@ -40,7 +40,8 @@ const MAX_PARAMETERS = 2 ** 31 - 1;
  * Lays out theta: for each adapted module in the order of the graph A then B, then for each module
  * trained in full its weight and its bias.
  *
- * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_OUT_OF_MEMORY for too long a theta, and ERR_UNSUPPORTED for a module to save that is not linear.
+ * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_OUT_OF_MEMORY for too long a theta, and
+ * ERR_UNSUPPORTED for a module to save that is not linear.
  */
 export function layOutParameters(
   graph: ModelGraph,
