@@ -34,7 +34,13 @@ export function writeSyntheticViT(dir: string, size: SyntheticViT): void {
     patch_size: size.patch,
     num_labels: size.labels,
   };
-  const checkpoint: Checkpoint = { dir, config, weights: new Map() };
+  // The definition wants to see that the checkpoint holds each layer, not yet what is in it.
+  const held = Array.from({ length: size.layers }, (_, layer) => {
+    const name = `vit.encoder.layer.${layer}.output.dense.bias`;
+    const shape = [size.hidden];
+    return [name, { name, dtype: "F32", shape, path: dir, byteOffset: 0, byteLength: 0 }] as const;
+  });
+  const checkpoint: Checkpoint = { dir, config, weights: new Map(held) };
   const { graph } = vit.define(checkpoint);
 
   const draw = drawUniform();
