@@ -8,6 +8,7 @@
 
 #include "core/lowering.h"
 #include "core/rng.h"
+#include "core/softmax.h"
 #include "core/status.h"
 
 namespace loko {
@@ -270,18 +271,16 @@ std::vector<float> Engine::jacobianOf(JacobianOf what) {
   const int m = outputs(), batch = batch_;
   std::vector<double> cotangents(static_cast<std::size_t>(m) * static_cast<std::size_t>(batch) *
                                  static_cast<std::size_t>(m));
+  std::vector<double> pi(static_cast<std::size_t>(m));
   for (int b = 0; b < batch; ++b) {
-    std::vector<double> pi(logits.begin() + b * m, logits.begin() + (b + 1) * m);
-    const double largest = *std::max_element(pi.begin(), pi.end());
-    double sum = 0;
-    for (double& value : pi) sum += value = std::exp(value - largest);
+    softmax(logits.data() + std::int64_t{b} * m, m, pi.data());
     for (int c = 0; c < m; ++c) {
       double* row = cotangents.data() + (std::int64_t{c} * batch + b) * m;
       for (int j = 0; j < m; ++j) {
         const double delta = c == j ? 1 : 0;
-        row[j] = what == JacobianOf::kLogits ? delta
-                                             : pi[static_cast<std::size_t>(c)] / sum *
-                                                   (delta - pi[static_cast<std::size_t>(j)] / sum);
+        row[j] = what == JacobianOf::kLogits
+                     ? delta
+                     : pi[static_cast<std::size_t>(c)] * (delta - pi[static_cast<std::size_t>(j)]);
       }
     }
   }

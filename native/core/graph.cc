@@ -1,7 +1,5 @@
 #include "core/graph.h"
 
-#include <numeric>
-
 #include "core/status.h"
 
 namespace loko {

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "core/softmax.h"
 #include "filter/optimizer.h"
 
 namespace loko {
@@ -13,9 +14,6 @@ namespace loko {
 void checkTargets(const Targets& targets, int batch, int outputs);
 
 bool allFinite(const std::vector<double>& values);
-
-/// pi = exp(z - logsumexp(z)); returns logsumexp(z).
-double softmax(const double* logits, int outputs, double* pi);
 
 /// e = onehot(label) - pi. The entry of the label is the sum of the other probabilities, which keeps
 /// its relative precision when pi[label] rounds to 1.
