@@ -62,6 +62,26 @@ const CODES = [
   "ERR_INTERNAL",
   /** An IDX file (the format of MNIST) is malformed, truncated, or larger than the limit. */
   "ERR_IDX_FORMAT",
+  /** A file or a folder could not be written: permissions, a full disk, an I/O error. */
+  "ERR_FILE_WRITE",
+  /** An output folder exists already and is not empty. */
+  "ERR_OUTPUT_EXISTS",
+  /** A token id, a token type or a position is outside the tables of the model. */
+  "ERR_TOKEN_RANGE",
+  /** A sequence has more tokens than the model has positions. */
+  "ERR_SEQUENCE_LENGTH",
+  /** A tokenizer file is missing, malformed, or asks for something that is not supported. */
+  "ERR_TOKENIZER",
+  /** A data file (TSV, CSV, JSON lines, Parquet) is malformed, truncated or empty. */
+  "ERR_DATA_FORMAT",
+  /** A column that was asked for is not in the data, or holds values of another type. */
+  "ERR_DATA_COLUMN",
+  /** A label in a data file is neither an integer in range nor a name in `label2id`. */
+  "ERR_LABEL_UNKNOWN",
+  /** An adapter folder is malformed: bad configuration, missing or foreign tensors. */
+  "ERR_ADAPTER_FORMAT",
+  /** An adapter was made for another model: its modules or shapes do not fit. */
+  "ERR_ADAPTER_MISMATCH",
 ] as const;
 
 /** The stable codes of {@link LokoError}; the text of a message may change, a code does not. */

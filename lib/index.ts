@@ -9,9 +9,17 @@ export {
 } from "./data/images.js";
 export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
 export { LokoError, type LokoErrorCode } from "./errors.js";
-export type { AdapterOptions } from "./lora/config.js";
-export { type JacobianOptions, Model, type ModelOptions } from "./model.js";
-export type { ImageInputs } from "./models/inputs.js";
+export type {
+  AdapterSummary,
+  LoadAdapterOptions,
+  SaveAdapterOptions,
+} from "./lora/adapter-folder.js";
+export type { AdapterBias, AdapterOptions } from "./lora/config.js";
+export type { DialectChoice } from "./lora/dialect.js";
+export { type JacobianOptions, Model, type ModelInput, type ModelOptions } from "./model.js";
+export type { ImageInputs, ModelInputs, TextInputs } from "./models/inputs.js";
+export type { ProblemType } from "./models/labels.js";
+export type { SaveOptions, SaveSummary } from "./models/model-folder.js";
 export type { ParameterGroup, ParameterInfo } from "./models/parameters.js";
 export {
   AdaGrad,

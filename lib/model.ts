@@ -3,15 +3,36 @@ import { types } from "node:util";
 import { type Device, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
+import {
+  type AdapterHost,
+  type AdapterSummary,
+  type LoadAdapterOptions,
+  loadAdapter,
+  type SaveAdapterOptions,
+  saveAdapter,
+} from "./lora/adapter-folder.js";
 import { type AdapterOptions, resolveAdapterOptions } from "./lora/config.js";
 import { architectureOf } from "./models/architecture.js";
-import { checkInputs, type ImageInputs, lengthOf, requireFinite } from "./models/inputs.js";
-import { layOutParameters, type ParameterInfo } from "./models/parameters.js";
+import { checkInputs, type InputRules, type ModelInputs, requireFinite } from "./models/inputs.js";
+import { type Labels, type ProblemType, readLabels } from "./models/labels.js";
+import {
+  type ModelHost,
+  type SaveOptions,
+  type SaveSummary,
+  saveModel,
+} from "./models/model-folder.js";
+import {
+  countWeights,
+  layOutParameters,
+  type ParameterInfo,
+  planAdapter,
+} from "./models/parameters.js";
 import { allocate, ModelRuntime } from "./models/runtime.js";
 import { findWeights } from "./models/weights.js";
 import { loadAddon } from "./native/loader.js";
 import { checkOptions, integerIn, oneOf, trueOrFalse } from "./options.js";
 import { Tensor } from "./tensor/tensor.js";
+import { lengthOf } from "./tensor/typed-array.js";
 
 /** Options of {@link Model.fromPretrained}. */
 export interface ModelOptions {
@@ -37,6 +58,21 @@ export interface ModelOptions {
   ignoreMismatchedSizes?: boolean;
 }
 
+/** What one sample of a model is. */
+export type ModelInput =
+  | {
+      readonly kind: "image";
+      readonly shape: readonly [channels: number, height: number, width: number];
+    }
+  | {
+      readonly kind: "text";
+      readonly vocabSize: number;
+      /** Most tokens of one text. */
+      readonly maxLength: number;
+      readonly typeVocabSize: number;
+      readonly padTokenId: number;
+    };
+
 /** Options of {@link Model.jacobian}. */
 export interface JacobianOptions {
   /** Derivative of the logits, or of their softmax. Default `"logits"`. */
@@ -60,8 +96,16 @@ export class Model implements Disposable {
   readonly modelType: string;
   /** Number of labels m, the width of the logits. */
   readonly numLabels: number;
-  /** [C, H, W] of one input. */
-  readonly inputShape: readonly [channels: number, height: number, width: number];
+  /** What one sample is: an image of this shape, or a text of at most so many tokens. */
+  readonly input: ModelInput;
+  /** Name of each label, m entries; `"LABEL_0"` and so on where the configuration has none. */
+  readonly id2label: readonly string[];
+  /** The other way round. */
+  readonly label2id: ReadonlyMap<string, number>;
+  /** What the outputs mean; one label without a `problem_type` is a regression, as in transformers. */
+  readonly problemType: ProblemType;
+  /** The folder it was loaded from. */
+  readonly directory: string;
   /** Weights that were drawn because the checkpoint has none that fit: those of a new head. */
   readonly newWeights: readonly string[];
   /** Weights of the checkpoint that this model does not use, but for those known to be unneeded. */
@@ -70,31 +114,39 @@ export class Model implements Disposable {
   /** @internal */
   readonly runtime: ModelRuntime;
   readonly #head: string;
+  readonly #source: Pick<ModelHost, "taskClass" | "config" | "weights">;
 
   private constructor(
     runtime: ModelRuntime,
-    facts: {
+    facts: Pick<ModelHost, "taskClass" | "config" | "weights"> & {
+      directory: string;
       modelType: string;
       head: string;
+      labels: Labels;
       newWeights: readonly string[];
       unusedWeights: readonly string[];
     },
   ) {
-    const { channels, height, width } = runtime.graph.image;
     this.runtime = runtime;
+    this.directory = facts.directory;
     this.modelType = facts.modelType;
     this.numLabels = runtime.graph.outputs;
-    this.inputShape = Object.freeze([channels, height, width] as const);
+    this.input = describeInput(runtime.inputs);
+    this.id2label = facts.labels.id2label;
+    this.label2id = facts.labels.label2id;
+    this.problemType = facts.labels.problemType;
     this.newWeights = Object.freeze([...facts.newWeights]);
     this.unusedWeights = Object.freeze([...facts.unusedWeights]);
     this.#head = facts.head;
+    this.#source = { taskClass: facts.taskClass, config: facts.config, weights: facts.weights };
   }
 
   /**
    * Loads a model folder in Hugging Face format: `config.json` and `model.safetensors`, or several
-   * shards with `model.safetensors.index.json`. Supported is `ViTForImageClassification`, and
-   * `ViTModel` with a new head; weights may be F32, F16, BF16 or F64. Dropout is never applied: an
-   * online learner predicts and learns with the same exact model.
+   * shards with `model.safetensors.index.json`. Supported are `BertForSequenceClassification`,
+   * `RobertaForSequenceClassification` and `ViTForImageClassification`, and checkpoints of their
+   * backbones alone or of masked language modelling, which get a new head; weights may be F32, F16, BF16
+   * or F64. Dropout is never applied: an online learner predicts and learns with the same exact model.
    *
    * @param dir - path of the folder.
    * @throws LokoError
@@ -125,6 +177,7 @@ export class Model implements Disposable {
     const definition = architecture.define(checkpoint, numLabels);
     const sources = findWeights(definition, checkpoint, { numLabels, ignoreMismatchedSizes });
     const { graph, head } = definition;
+    const labels = readLabels(checkpoint.config, graph.outputs);
     const session = createSession({
       device,
       threads,
@@ -132,14 +185,24 @@ export class Model implements Disposable {
       graph: graph.spec,
       weights: sources.weights,
     });
-    const runtime = new ModelRuntime(session, graph);
+    const runtime = new ModelRuntime(session, definition);
     try {
       await runtime.run((native) => native.load());
     } catch (error) {
       runtime.dispose();
       throw error;
     }
-    return new Model(runtime, { modelType: architecture.modelType, head, ...sources });
+    const { modelType, taskClass } = architecture;
+    const { config } = checkpoint;
+    return new Model(runtime, {
+      directory: dir,
+      modelType,
+      taskClass,
+      config,
+      head,
+      labels,
+      ...sources,
+    });
   }
 
   /**
@@ -152,17 +215,93 @@ export class Model implements Disposable {
    * The model is unchanged then.
    */
   async addAdapter(options: AdapterOptions = {}): Promise<void> {
-    this.runtime.requireAlive();
-    if (this.runtime.layout !== undefined) {
-      throw new LokoError(
-        "ERR_LORA_CONFIG",
-        "The model already has an adapter; load it again with Model.fromPretrained to add another.",
-      );
-    }
+    this.#requireNoAdapter();
     const config = resolveAdapterOptions(options, this.modelType);
-    const layout = layOutParameters(this.runtime.graph, this.#head, config);
+    const { graph } = this.runtime;
+    const layout = layOutParameters(graph, planAdapter(graph, this.#head, config));
     await this.runtime.run((session) => session.setAdapter(layout.native));
     this.runtime.layout = layout;
+    this.runtime.isFrozen = false;
+  }
+
+  /**
+   * Writes the adapter as a folder that PEFT opens: `adapter_config.json`, `adapter_model.safetensors`
+   * and a model card. The folder appears complete or not at all.
+   *
+   * @param dir - path of the folder.
+   * @throws LokoError `ERR_OUTPUT_EXISTS` when it is not empty and `overwrite` is not set, or holds a
+   * model; `ERR_FILE_WRITE`, `ERR_LORA_CONFIG` without an adapter, `ERR_UNSUPPORTED`, `ERR_OPTION`,
+   * `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`.
+   */
+  async saveAdapter(dir: string, options: SaveAdapterOptions = {}): Promise<void> {
+    this.runtime.requireAlive();
+    requireFolder(dir);
+    checkOptions("Model.saveAdapter", options, {
+      overwrite: trueOrFalse,
+      dialect: oneOf("both", "v4", "v5"),
+    });
+    await saveAdapter(this.#host(), dir, options);
+  }
+
+  /**
+   * Reads an adapter folder that PEFT or {@link Model.saveAdapter} has written, with the module names of
+   * transformers 4 or 5. Every tensor must have a place and every place a tensor; keys that ask for
+   * something that is not supported are errors, and unknown ones are warned of. As in PEFT the adapter is
+   * frozen unless `isTrainable` is set. Dropout of the adapter is never applied.
+   *
+   * @param dir - path of the folder.
+   * @throws LokoError
+   * - the folder: `ERR_FILE_NOT_FOUND`, `ERR_FILE_READ`, `ERR_CONFIG`, those of a safetensors file
+   * - what is in it: `ERR_ADAPTER_FORMAT`, `ERR_ADAPTER_MISMATCH` for an adapter of another model,
+   *   `ERR_UNSUPPORTED`, `ERR_WEIGHT_NOT_FINITE`
+   * - `ERR_LORA_CONFIG` when the model has an adapter already; `ERR_OPTION`, `ERR_INPUT_TYPE`,
+   *   `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`
+   *
+   * The model is unchanged then.
+   */
+  async loadAdapter(dir: string, options: LoadAdapterOptions = {}): Promise<AdapterSummary> {
+    this.#requireNoAdapter();
+    requireFolder(dir);
+    checkOptions("Model.loadAdapter", options, { isTrainable: trueOrFalse });
+    return loadAdapter(this.#host(), dir, options);
+  }
+
+  /**
+   * Makes the adapter part of the weights, W + scale·B·A in float32; modules trained in full and biases
+   * replace theirs. The model computes the same and has no adapter then: `save` writes it, and another
+   * adapter may be added.
+   *
+   * @returns the largest |change| of an element of a weight with LoRA factors, and the module it is in.
+   * @throws LokoError `ERR_LORA_CONFIG` without an adapter, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
+   * `ERR_OUT_OF_MEMORY`. The model is unchanged then.
+   */
+  async mergeAdapter(): Promise<{ readonly largestChange: number; readonly module: string }> {
+    this.runtime.requireAlive();
+    if (this.runtime.layout === undefined) {
+      throw new LokoError("ERR_LORA_CONFIG", "mergeAdapter needs a model with an adapter.");
+    }
+    const { largestChange, weight } = await this.runtime.run((session) => session.mergeAdapter());
+    this.runtime.layout = undefined;
+    this.runtime.isFrozen = false;
+    return { largestChange, module: weight.replace(/\.weight$/, "") };
+  }
+
+  /**
+   * Writes the whole model as a folder that transformers opens: `config.json`, `model.safetensors` with
+   * the names of the model with its head, each tensor in the type that it has in the checkpoint (float32
+   * where it is new), and the files of the tokenizer or the image processor. The folder appears complete
+   * or not at all.
+   *
+   * @param dir - path of the folder.
+   * @throws LokoError `ERR_LORA_CONFIG` for a model with an adapter that is not merged;
+   * `ERR_OUTPUT_EXISTS` when the folder is not empty and `overwrite` is not set, or holds an adapter;
+   * `ERR_FILE_WRITE`, `ERR_OPTION`, `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`.
+   */
+  async save(dir: string, options: SaveOptions = {}): Promise<SaveSummary> {
+    this.runtime.requireAlive();
+    requireFolder(dir);
+    checkOptions("Model.save", options, { overwrite: trueOrFalse });
+    return saveModel(this.#host(), dir, options);
   }
 
   /**
@@ -170,15 +309,15 @@ export class Model implements Disposable {
    *
    * @param inputs - a batch of any size B.
    * @returns the logits [B, m].
-   * @throws LokoError `ERR_INPUT_TYPE`, `ERR_SHAPE_MISMATCH`, `ERR_INPUT_NOT_FINITE`, `ERR_DISPOSED`,
-   * `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`.
+   * @throws LokoError `ERR_INPUT_TYPE`, `ERR_SHAPE_MISMATCH`, `ERR_INPUT_NOT_FINITE`, for texts
+   * `ERR_TOKEN_RANGE` and `ERR_SEQUENCE_LENGTH`; `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`.
    */
-  async forward(inputs: ImageInputs): Promise<Tensor> {
+  async forward(inputs: ModelInputs): Promise<Tensor> {
     this.runtime.requireAlive();
-    const { pixelValues, batch } = checkInputs(inputs, this.runtime.graph.image);
-    const shape = [batch, this.numLabels];
+    const batch = checkInputs(inputs, this.runtime.inputs);
+    const shape = [batch.batch, this.numLabels];
     const logits = allocate(shape);
-    await this.runtime.run((session) => session.forward(pixelValues, batch, logits));
+    await this.runtime.run((session) => session.forward(batch, logits));
     return new Tensor(logits, shape);
   }
 
@@ -189,15 +328,15 @@ export class Model implements Disposable {
    * derivative of softmax(z), that is (diag(π) − π·πᵀ)·∂z/∂θ.
    * @throws LokoError as {@link Model.forward}, `ERR_NO_TRAINABLE_PARAMETERS`, `ERR_OPTION`.
    */
-  async jacobian(inputs: ImageInputs, options: JacobianOptions = {}): Promise<Tensor> {
+  async jacobian(inputs: ModelInputs, options: JacobianOptions = {}): Promise<Tensor> {
     this.runtime.requireAlive();
     this.runtime.requireTrainable("jacobian");
     checkOptions("Model.jacobian", options, { observation: oneOf("logits", "softmax") });
     const { observation = "logits" } = options;
-    const { pixelValues, batch } = checkInputs(inputs, this.runtime.graph.image);
-    const shape = [batch, this.numLabels, this.runtime.parameterCount];
+    const batch = checkInputs(inputs, this.runtime.inputs);
+    const shape = [batch.batch, this.numLabels, this.runtime.parameterCount];
     const values = allocate(shape);
-    await this.runtime.run((session) => session.jacobian(pixelValues, batch, observation, values));
+    await this.runtime.run((session) => session.jacobian(batch, observation, values));
     return new Tensor(values, shape);
   }
 
@@ -210,6 +349,19 @@ export class Model implements Disposable {
   parameters(): readonly ParameterInfo[] {
     this.runtime.requireAlive();
     return this.runtime.layout?.parameters ?? Object.freeze([]);
+  }
+
+  /**
+   * How many parameters there are, as PEFT's `print_trainable_parameters` counts: `trainable` is n, and
+   * `all` is the whole model and θ, so that a head which is trained in full counts twice, once as the
+   * frozen original.
+   *
+   * @throws LokoError `ERR_DISPOSED`.
+   */
+  parameterCounts(): { readonly trainable: number; readonly all: number } {
+    this.runtime.requireAlive();
+    const trainable = this.runtime.parameterCount;
+    return { trainable, all: countWeights(this.runtime.graph) + trainable };
   }
 
   /**
@@ -260,6 +412,52 @@ export class Model implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
+
+  #requireNoAdapter(): void {
+    this.runtime.requireAlive();
+    if (this.runtime.layout === undefined) return;
+    throw new LokoError(
+      "ERR_LORA_CONFIG",
+      "The model already has an adapter; load it again with Model.fromPretrained to add another.",
+    );
+  }
+
+  #host(): AdapterHost & ModelHost {
+    const { runtime, modelType, newWeights, directory, id2label } = this;
+    const { graph } = runtime;
+    return {
+      runtime,
+      graph,
+      modelType,
+      newWeights,
+      directory,
+      id2label,
+      head: this.#head,
+      ...this.#source,
+    };
+  }
+}
+
+function requireFolder(dir: unknown): void {
+  if (typeof dir === "string" && dir !== "") return;
+  throw new LokoError("ERR_INPUT_TYPE", `dir must be the path of a folder, got ${describe(dir)}.`);
+}
+
+function describeInput({ input, tokens }: InputRules): ModelInput {
+  if (input.kind === "image") {
+    const { channels, height, width } = input;
+    return Object.freeze({
+      kind: "image",
+      shape: Object.freeze([channels, height, width] as const),
+    });
+  }
+  return Object.freeze({
+    kind: "text",
+    vocabSize: input.vocabulary,
+    maxLength: input.maxTokens,
+    typeVocabSize: input.typeCount,
+    padTokenId: tokens!.padTokenId,
+  });
 }
 
 /** What does not exist at all is for the reader of the folder to report. */

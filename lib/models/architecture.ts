@@ -3,12 +3,15 @@ import type { Checkpoint } from "../io/checkpoint.js";
 import { readString } from "../io/config.js";
 import { originOf } from "../io/json.js";
 import type { ModelGraph } from "../nn/graph.js";
+import { bert, roberta } from "./bert.js";
 import { vit } from "./vit.js";
 
 /** What a file of `lib/models` defines: how `config.json` becomes a graph. */
 export interface Architecture {
   /** `model_type` in `config.json`. */
   readonly modelType: string;
+  /** The class of transformers that computes the same, for `architectures` in `config.json`. */
+  readonly taskClass: string;
   /**
    * @param numLabels - outputs of the head; absent: as the configuration says.
    * @throws LokoError ERR_CONFIG, ERR_UNKNOWN_ACTIVATION.
@@ -16,20 +19,32 @@ export interface Architecture {
   define(checkpoint: Checkpoint, numLabels?: number): ModelDefinition;
 }
 
+/** What a model of text assumes about its tokens. */
+export interface TokenRules {
+  readonly padTokenId: number;
+  /**
+   * false: positions are 0, 1, 2, … . true: tokens other than padTokenId are numbered from padTokenId + 1
+   * on, and padding has the position padTokenId, whatever the attention mask says.
+   */
+  readonly positionsSkipPadding: boolean;
+}
+
 /** One model as its checkpoint describes it. */
 export interface ModelDefinition {
   readonly graph: ModelGraph;
-  /** Path of the output head. */
+  /** How tokens are numbered; only for models of text. */
+  readonly tokens?: TokenRules;
+  /** Path of the output head; its parts lie below it. */
   readonly head: string;
-  /** Whether the checkpoint should hold a head; without one, a new one is drawn. */
-  readonly hasHead: boolean;
+  /** Modules that are not in the checkpoint, since it is not of this task: they are drawn. */
+  readonly newModules: readonly string[];
   /** What the names of the backbone begin with, and lack in a checkpoint of the backbone alone. */
   readonly prefix: string;
   /** Weights that a checkpoint may hold and the model does not need. */
   readonly isIgnored: (name: string) => boolean;
 }
 
-const ARCHITECTURES: readonly Architecture[] = [vit];
+const ARCHITECTURES: readonly Architecture[] = [vit, bert, roberta];
 
 /**
  * The architecture that `config.json` names.

@@ -1,6 +1,10 @@
 import { types } from "node:util";
 import { describe, LokoError } from "../errors.js";
-import type { ModelGraph } from "../nn/graph.js";
+import type { NativeBatch } from "../native/addon.js";
+import type { GraphInput } from "../nn/graph.js";
+import { lengthOf } from "../tensor/typed-array.js";
+import type { TokenRules } from "./architecture.js";
+import { checkTextInputs, type TextInputs } from "./text-inputs.js";
 
 /** A batch of images. */
 export interface ImageInputs {
@@ -13,26 +17,36 @@ export interface ImageInputs {
   readonly shape: readonly number[];
 }
 
-/** {@link ImageInputs} after the checks; what a getter of the caller answers later has no effect. */
-export interface ImageBatch {
-  readonly pixelValues: Float32Array;
-  /** B. */
-  readonly batch: number;
+/** A batch for a model of images or of texts. */
+export type ModelInputs = ImageInputs | TextInputs;
+
+/** What a model takes. */
+export interface InputRules {
+  readonly input: GraphInput;
+  /** Only for texts. */
+  readonly tokens: TokenRules | undefined;
 }
 
 /**
- * Checks a batch against the model, reading each property once; native code looks for NaN and
- * infinities.
+ * Checks a batch against the model, reading each property once: what a getter of the caller answers later
+ * has no effect. Native code looks for NaN and infinities.
  *
- * @throws LokoError ERR_INPUT_TYPE, ERR_SHAPE_MISMATCH.
+ * @throws LokoError ERR_INPUT_TYPE, ERR_SHAPE_MISMATCH, ERR_SEQUENCE_LENGTH, ERR_TOKEN_RANGE.
  */
-export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): ImageBatch {
+export function checkInputs(inputs: ModelInputs, { input, tokens }: InputRules): NativeBatch {
   if (typeof inputs !== "object" || inputs === null) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
-      `inputs must be { pixelValues, shape }, got ${describe(inputs)}.`,
+      `inputs must be { ${input.kind === "text" ? "inputIds" : "pixelValues"}, shape }, got ` +
+        `${describe(inputs)}.`,
     );
   }
+  return input.kind === "text"
+    ? checkTextInputs(inputs as TextInputs, input, tokens!)
+    : checkImageInputs(inputs as ImageInputs, input);
+}
+
+function checkImageInputs(inputs: ImageInputs, image: GraphInput & { kind: "image" }): NativeBatch {
   const { pixelValues, shape } = inputs;
   if (!types.isFloat32Array(pixelValues)) {
     throw new LokoError(
@@ -72,7 +86,7 @@ export function checkInputs(inputs: ImageInputs, image: ModelGraph["image"]): Im
       `inputs.pixelValues must have ${expected} elements for the shape ${got}, got ${length}.`,
     );
   }
-  return { pixelValues, batch };
+  return { values: pixelValues, batch, tokens: 0 };
 }
 
 /** A copy of the shape, cut after five extents: four are wanted, and a length may be anything. */
@@ -80,16 +94,6 @@ function firstExtents(shape: unknown): unknown[] | undefined {
   if (!Array.isArray(shape)) return undefined;
   if (shape.length > 4) return Array.from({ length: 5 }, () => 0);
   return Array.from({ length: shape.length }, (_, axis) => shape[axis]);
-}
-
-const lengthGetter = Object.getOwnPropertyDescriptor(
-  Object.getPrototypeOf(Float32Array.prototype),
-  "length",
-)!.get as (this: ArrayBufferView) => number;
-
-/** The true length of a typed array, which a property of its own could hide. */
-export function lengthOf(values: Float32Array | Int32Array): number {
-  return lengthGetter.call(values);
 }
 
 /**
@@ -151,3 +155,5 @@ export function requireFinite(values: Float32Array, name: string): void {
     );
   }
 }
+
+export type { TextInputs } from "./text-inputs.js";

@@ -1,6 +1,8 @@
 import { describe, LokoError } from "../errors.js";
 import type { AdapterConfig } from "../lora/config.js";
 import {
+  biasParameterName,
+  type LoraSite,
   loraParameterName,
   resolveModulesToSave,
   resolveTargets,
@@ -9,8 +11,11 @@ import {
 import type { NativeAdapter } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
 
-/** Which part of an adapter a parameter belongs to: LoRA's A or B, or a module trained in full. */
-export type ParameterGroup = "loraA" | "loraB" | "head";
+/**
+ * Which part of an adapter a parameter belongs to: LoRA's A or B, a bias beside a frozen weight, or a
+ * module trained in full. LoKO's initial variance for `"head"` holds for `"bias"` as well.
+ */
+export type ParameterGroup = "loraA" | "loraB" | "bias" | "head";
 
 /** One trainable tensor and its place in the parameter vector theta. */
 export interface ParameterInfo {
@@ -25,8 +30,19 @@ export interface ParameterInfo {
   readonly group: ParameterGroup;
 }
 
+/** What an adapter trains, before it has a place in theta. */
+export interface AdapterPlan {
+  readonly config: AdapterConfig;
+  readonly sites: readonly LoraSite[];
+  /** Paths of the modules trained in full. */
+  readonly saved: readonly string[];
+  /** Biases beside frozen weights, by their names in the graph. */
+  readonly biases: readonly string[];
+}
+
 /** What a model trains: the parameters in the order of theta, and the same for native code. */
 export interface ParameterLayout {
+  readonly plan: AdapterPlan;
   readonly parameters: readonly ParameterInfo[];
   /** Length n of theta. */
   readonly size: number;
@@ -37,22 +53,53 @@ export interface ParameterLayout {
 const MAX_PARAMETERS = 2 ** 31 - 1;
 
 /**
- * Lays out theta: for each adapted module in the order of the graph A then B, then for each module
- * trained in full its weight and its bias.
+ * Decides what the options of `addAdapter` train.
  *
- * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_OUT_OF_MEMORY for too long a theta, and
- * ERR_UNSUPPORTED for a module to save that is not linear.
+ * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG.
  */
-export function layOutParameters(
+export function planAdapter(graph: ModelGraph, head: string, config: AdapterConfig): AdapterPlan {
+  const convolutions = graph.weights
+    .filter(({ shape }) => shape.length === 4)
+    .map(({ name }) => name.replace(/\.weight$/, ""));
+  const sites = resolveTargets(graph.linears, head, config, convolutions);
+  const saved = resolveModulesToSave(graph.modules, head, config);
+  return { config, sites, saved, biases: trainedBiases(graph, config, sites, saved) };
+}
+
+/** The biases that `bias` names, but for those of modules trained in full, in the order of the graph. */
+export function trainedBiases(
   graph: ModelGraph,
-  head: string,
-  config: AdapterConfig,
-): ParameterLayout {
+  { bias }: AdapterConfig,
+  sites: readonly LoraSite[],
+  saved: readonly string[],
+): string[] {
+  if (bias === "none") return [];
+  const adapted = new Set(sites.map(({ path }) => path));
+  return graph.weights
+    .map(({ name }) => name)
+    .filter((name) => name.endsWith(".bias"))
+    .filter((name) => !saved.includes(moduleOf(name)))
+    .filter((name) => bias === "all" || adapted.has(moduleOf(name)));
+}
+
+/** The path of the module that a parameter belongs to. */
+export function moduleOf(parameter: string): string {
+  return parameter.slice(0, parameter.lastIndexOf("."));
+}
+
+/**
+ * Lays out theta: for each adapted module in the order of the graph A then B, then the trained biases in
+ * that order, then for each module trained in full its weight and its bias.
+ *
+ * @throws LokoError ERR_OUT_OF_MEMORY for too long a theta, and ERR_UNSUPPORTED for a module to save
+ * that is not linear.
+ */
+export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): ParameterLayout {
   const parameters: ParameterInfo[] = [];
   let size = 0;
   const place = (name: string, shape: readonly number[], group: ParameterGroup): number => {
     const offset = size;
-    const count = shape.reduce((product, extent) => product * extent, 1);
+    const count = elementsOf(shape);
     parameters.push(
       Object.freeze({ name, shape: Object.freeze([...shape]), offset, size: count, group }),
     );
@@ -60,31 +107,26 @@ export function layOutParameters(
     return offset;
   };
 
-  const convolutions = graph.weights
-    .filter(({ shape }) => shape.length === 4)
-    .map(({ name }) => name.replace(/\.weight$/, ""));
-  const lora = resolveTargets(graph.linears, head, config, convolutions).map((site) => ({
+  const shapes = new Map(graph.weights.map(({ name, shape }) => [name, shape]));
+  const lora = plan.sites.map((site) => ({
     module: site.path,
     rank: site.r,
     scale: site.scale,
     a: place(loraParameterName(site.path, "A"), [site.r, site.inFeatures], "loraA"),
     b: place(loraParameterName(site.path, "B"), [site.outFeatures, site.r], "loraB"),
   }));
-  const trained = resolveModulesToSave(graph.modules, head, config).map((path) => {
-    const linear = graph.linears.find((module) => module.path === path);
-    if (linear === undefined) {
-      throw new LokoError(
-        "ERR_UNSUPPORTED",
-        `modulesToSave: ${describe(path)} is not a linear module, and only those can be trained in ` +
-          "full.",
-      );
-    }
-    const { outFeatures, inFeatures } = linear;
-    const hasBias = graph.weights.some(({ name }) => name === `${path}.bias`);
+  const biases = plan.biases.map((parameter) => {
+    const isAdapted = plan.sites.some(({ path }) => path === moduleOf(parameter));
+    const name = biasParameterName(moduleOf(parameter), isAdapted);
+    return { parameter, offset: place(name, shapes.get(parameter)!, "bias") };
+  });
+  const trained = plan.saved.map((path) => {
+    requireLinear(graph, path);
+    const bias = shapes.get(`${path}.bias`);
     return {
       module: path,
-      weight: place(savedParameterName(path, "weight"), [outFeatures, inFeatures], "head"),
-      bias: hasBias ? place(savedParameterName(path, "bias"), [outFeatures], "head") : -1,
+      weight: place(savedParameterName(path, "weight"), shapes.get(`${path}.weight`)!, "head"),
+      bias: bias === undefined ? -1 : place(savedParameterName(path, "bias"), bias, "head"),
     };
   });
   if (size > MAX_PARAMETERS) {
@@ -94,11 +136,29 @@ export function layOutParameters(
         `at most ${MAX_PARAMETERS} are possible. Use a smaller r or fewer modules.`,
     );
   }
-  const { initLoraWeights } = config;
+  const { initLoraWeights } = plan.config;
   const init = initLoraWeights === "gaussian" ? "gaussian" : initLoraWeights ? "kaiming" : "random";
   return {
+    plan,
     parameters: Object.freeze(parameters),
     size,
-    native: { lora, trained, parameters: size, init },
+    native: { lora, trained, biases, parameters: size, init },
   };
+}
+
+/** Number of values in all weights of a model, without what an adapter adds. */
+export function countWeights(graph: ModelGraph): number {
+  return graph.weights.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
+}
+
+function elementsOf(shape: readonly number[]): number {
+  return shape.reduce((product, extent) => product * extent, 1);
+}
+
+function requireLinear(graph: ModelGraph, path: string): void {
+  if (graph.linears.some((module) => module.path === path)) return;
+  throw new LokoError(
+    "ERR_UNSUPPORTED",
+    `modulesToSave: ${describe(path)} is not a linear module, and only those can be trained in full.`,
+  );
 }

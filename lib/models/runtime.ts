@@ -1,6 +1,8 @@
 import { fromNative, LokoError } from "../errors.js";
 import type { NativeSession } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
+import type { ModelDefinition } from "./architecture.js";
+import type { InputRules } from "./inputs.js";
 import type { ParameterLayout } from "./parameters.js";
 
 /**
@@ -9,14 +11,19 @@ import type { ParameterLayout } from "./parameters.js";
  */
 export class ModelRuntime {
   readonly graph: ModelGraph;
+  /** What a batch is checked against. */
+  readonly inputs: InputRules;
   /** Undefined until an adapter is added. */
   layout: ParameterLayout | undefined;
+  /** Whether the adapter was loaded for inference alone. */
+  isFrozen = false;
   readonly #session: NativeSession;
   #disposed = false;
 
-  constructor(session: NativeSession, graph: ModelGraph) {
+  constructor(session: NativeSession, { graph, tokens }: ModelDefinition) {
     this.#session = session;
     this.graph = graph;
+    this.inputs = { input: graph.input, tokens };
   }
 
   /** Number of trainable parameters n. */
@@ -36,13 +43,14 @@ export class ModelRuntime {
 
   /** @throws LokoError ERR_NO_TRAINABLE_PARAMETERS */
   requireTrainable(what: string): void {
-    if (this.parameterCount === 0) {
-      throw new LokoError(
-        "ERR_NO_TRAINABLE_PARAMETERS",
-        `${what} needs a model with trainable parameters, and this one has none; call addAdapter ` +
-          "first.",
-      );
-    }
+    if (this.parameterCount > 0 && !this.isFrozen) return;
+    const reason = this.isFrozen
+      ? "the adapter was loaded for inference: call loadAdapter with { isTrainable: true }."
+      : "this one has none; call addAdapter first.";
+    throw new LokoError(
+      "ERR_NO_TRAINABLE_PARAMETERS",
+      `${what} needs a model with trainable parameters, and ${reason}`,
+    );
   }
 
   /** Runs one native call and maps what it throws. */

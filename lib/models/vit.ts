@@ -1,25 +1,17 @@
 // Vision Transformer (Dosovitskiy et al., arXiv 2010.11929) as ViTForImageClassification and ViTModel of
 // Hugging Face transformers compute it in eval mode, with the weight names of their checkpoints.
 
-import { describe, LokoError } from "../errors.js";
-import type { Checkpoint } from "../io/checkpoint.js";
-import { readBoolean, readNumber, readString } from "../io/config.js";
-import { type JsonObject, originOf } from "../io/json.js";
+import { readBoolean, readNumber } from "../io/config.js";
+import type { JsonObject } from "../io/json.js";
 import type { Activation } from "../native/addon.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
+import { labelCount } from "./labels.js";
+import { hasHead, readActivation, requireLayers, requireMultiple } from "./transformer.js";
 
 const PREFIX = "vit.";
 const HEAD = "classifier";
-
-/** `hidden_act` in transformers' spelling (transformers.activations.ACT2FN). */
-const ACTIVATIONS: ReadonlyMap<string, Activation> = new Map([
-  ["gelu", "gelu"],
-  ["gelu_new", "gelu_tanh"],
-  ["gelu_pytorch_tanh", "gelu_tanh"],
-  ["relu", "relu"],
-  ["quick_gelu", "quick_gelu"],
-]);
+const TASK_CLASS = "ViTForImageClassification";
 
 interface ViTConfig {
   readonly hidden: number;
@@ -36,14 +28,15 @@ interface ViTConfig {
 
 export const vit: Architecture = {
   modelType: "vit",
+  taskClass: TASK_CLASS,
   define(checkpoint, numLabels) {
     const { config } = checkpoint;
     const sizes = readConfig(config);
-    requireLayers(checkpoint, sizes.layers);
+    requireLayers(checkpoint, PREFIX, sizes.layers);
     return {
       graph: build(sizes, numLabels ?? labelCount(config)),
       head: HEAD,
-      hasHead: hasHead(checkpoint),
+      newModules: hasHead(checkpoint, TASK_CLASS, `${HEAD}.weight`) ? [] : [HEAD],
       prefix: PREFIX,
       // The pooler of ViTModel feeds no classifier, and the mask token only pretraining.
       isIgnored: (name) => /^(?:vit\.)?(?:pooler\.|embeddings\.mask_token$)/.test(name),
@@ -59,7 +52,7 @@ function readConfig(config: JsonObject): ViTConfig {
     layers: size("num_hidden_layers"),
     heads: size("num_attention_heads"),
     intermediate: size("intermediate_size"),
-    activation: readActivation(config),
+    activation: readActivation(config, { default: "gelu" }),
     eps: readNumber(config, "layer_norm_eps", { min: 0, default: 1e-12 }),
     image: size("image_size"),
     patch: size("patch_size"),
@@ -69,71 +62,6 @@ function readConfig(config: JsonObject): ViTConfig {
   requireMultiple(config, "hidden_size", result.hidden, "num_attention_heads", result.heads);
   requireMultiple(config, "image_size", result.image, "patch_size", result.patch);
   return result;
-}
-
-function readActivation(config: JsonObject): Activation {
-  const name = readString(config, "hidden_act", { default: "gelu" });
-  const activation = ACTIVATIONS.get(name);
-  if (activation !== undefined) return activation;
-  throw new LokoError(
-    "ERR_UNKNOWN_ACTIVATION",
-    `${originOf(config)}: "hidden_act" must be one of ` +
-      `${[...ACTIVATIONS.keys()].map(describe).join(", ")}, got ${describe(name)}.`,
-  );
-}
-
-function requireMultiple(
-  config: JsonObject,
-  key: string,
-  value: number,
-  ofKey: string,
-  of: number,
-): void {
-  if (value % of === 0) return;
-  throw new LokoError(
-    "ERR_CONFIG",
-    `${originOf(config)}: "${key}" must be a multiple of "${ofKey}", got ${value} and ${of}.`,
-  );
-}
-
-/** As transformers counts: entries of id2label, else num_labels, else 2. */
-function labelCount(config: JsonObject): number {
-  const labels = Object.hasOwn(config, "id2label") ? config.id2label : undefined;
-  if (labels === undefined || labels === null) {
-    return readNumber(config, "num_labels", { integer: true, min: 1, default: 2 });
-  }
-  const count = typeof labels === "object" ? Object.keys(labels).length : 0;
-  if (count > 0) return count;
-  throw new LokoError(
-    "ERR_CONFIG",
-    `${originOf(config)}: "id2label" must map class indices to names, got ${describe(labels)}.`,
-  );
-}
-
-/**
- * A checkpoint that says it is a classifier must hold the head; any other brings one when it has one.
- */
-function hasHead({ config, weights }: Checkpoint): boolean {
-  const { architectures } = config;
-  return (
-    (Array.isArray(architectures) && architectures.includes("ViTForImageClassification")) ||
-    weights.has(`${HEAD}.weight`)
-  );
-}
-
-/** Before the graph is built: a number in a configuration must not decide how long that takes. */
-function requireLayers({ config, weights }: Checkpoint, layers: number): void {
-  const held = new Set<string>();
-  for (const name of weights.keys()) {
-    const [, layer] = /^(?:vit\.)?encoder\.layer\.(\d+)\./.exec(name) ?? [];
-    if (layer !== undefined) held.add(layer);
-  }
-  if (layers <= held.size) return;
-  throw new LokoError(
-    "ERR_WEIGHT_MISSING",
-    `${originOf(config)}: "num_hidden_layers" promises ${layers} layers, but the checkpoint holds ` +
-      `${held.size}.`,
-  );
 }
 
 function build(config: ViTConfig, numLabels: number): ModelGraph {

@@ -1,13 +1,11 @@
 import { describe, LokoError, nearestNames } from "../errors.js";
 import type { Checkpoint } from "../io/checkpoint.js";
+import { readNumber } from "../io/config.js";
 import { originOf } from "../io/json.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
 import type { NativeWeight } from "../native/addon.js";
 import type { WeightRequirement } from "../nn/graph.js";
 import type { ModelDefinition } from "./architecture.js";
-
-/** Standard deviation of the weights of a new head, transformers' `initializer_range` default. */
-const HEAD_STD = 0.02;
 
 /** Where each weight of a model comes from. */
 export interface WeightSources {
@@ -36,31 +34,34 @@ export function findWeights(
   options: WeightOptions,
 ): WeightSources {
   const { head, prefix } = definition;
-  const isPrefixed = [...checkpoint.weights.keys()].some((name) => name.startsWith(prefix));
+  const held = presentNames(checkpoint.weights);
+  const isPrefixed = [...held.keys()].some((name) => name.startsWith(prefix));
   const nameInFile = (name: string) =>
     !isPrefixed && name.startsWith(prefix) ? name.slice(prefix.length) : name;
-
   const isOfHead = ({ name }: WeightRequirement) => name.startsWith(`${head}.`);
-  const replacesHead =
-    !definition.hasHead ||
-    (options.ignoreMismatchedSizes &&
-      definition.graph.weights.filter(isOfHead).some(({ name, shape }) => {
-        const found = checkpoint.weights.get(name);
-        return found !== undefined && !sameShape(found.shape, shape);
-      }));
+
+  const newModules = [...definition.newModules];
+  if (options.ignoreMismatchedSizes) {
+    for (const { name, shape } of definition.graph.weights.filter(isOfHead)) {
+      const found = held.get(name);
+      if (found !== undefined && !sameShape(found.shape, shape)) newModules.push(moduleOf(name));
+    }
+  }
+  const isNew = (name: string) => newModules.some((module) => name.startsWith(`${module}.`));
+  const std = readNumber(checkpoint.config, "initializer_range", { min: 0, default: 0.02 });
 
   const expectedNames = new Set(definition.graph.weights.map(({ name }) => nameInFile(name)));
-  const unusedWeights = [...checkpoint.weights.keys()].filter(
+  const unusedWeights = [...held.keys()].filter(
     (name) => !expectedNames.has(name) && !definition.isIgnored(name),
   );
   const newWeights: string[] = [];
   const weights = definition.graph.weights.map((required): NativeWeight => {
     const { name, shape } = required;
-    if (replacesHead && isOfHead(required)) {
+    if (isNew(name)) {
       newWeights.push(name);
-      return { name, shape, std: name.endsWith(".bias") ? 0 : HEAD_STD };
+      return { name, shape, std: name.endsWith(".bias") ? 0 : std };
     }
-    const info = checkpoint.weights.get(nameInFile(name));
+    const info = held.get(nameInFile(name));
     if (info === undefined) throw missing(checkpoint, nameInFile(name), shape, unusedWeights);
     if (!sameShape(info.shape, shape)) {
       throw isOfHead(required) && options.numLabels !== undefined
@@ -70,6 +71,22 @@ export function findWeights(
     return { name, shape, file: info.path, byteOffset: info.byteOffset, dtype: dtypeOf(info) };
   });
   return { weights, newWeights, unusedWeights };
+}
+
+/** By today's names: checkpoints converted from TensorFlow call a layer norm's weights gamma and beta. */
+function presentNames(weights: Checkpoint["weights"]): ReadonlyMap<string, TensorInfo> {
+  return new Map(
+    [...weights].map(([name, info]) => [
+      name
+        .replace(/\bLayerNorm\.gamma$/, "LayerNorm.weight")
+        .replace(/\bLayerNorm\.beta$/, "LayerNorm.bias"),
+      info,
+    ]),
+  );
+}
+
+function moduleOf(weight: string): string {
+  return weight.slice(0, weight.lastIndexOf("."));
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

@@ -43,7 +43,7 @@ export interface GraphSpec {
   output: number;
 }
 
-export type Activation = "none" | "gelu" | "gelu_tanh" | "relu" | "quick_gelu";
+export type Activation = "none" | "gelu" | "gelu_tanh" | "relu" | "quick_gelu" | "tanh";
 
 export interface LinearPartSpec {
   module: string;
@@ -56,6 +56,18 @@ export type GraphNode =
   | { op: "image"; channels: number; height: number; width: number }
   | { op: "patchify"; input: number; patch: number }
   | { op: "assembleTokens"; input: number; cls: string; pos: string }
+  | {
+      /** The input of a text model: the sum of three tables' rows. */
+      op: "embedTokens";
+      words: string;
+      positions: string;
+      types: string;
+      vocabulary: number;
+      positionCount: number;
+      typeCount: number;
+      width: number;
+      maxTokens: number;
+    }
   | {
       /** Creates one value per part. */
       op: "linear";
@@ -72,26 +84,42 @@ export interface NativeAdapter {
   lora: readonly { module: string; rank: number; scale: number; a: number; b: number }[];
   /** `bias` is -1 where the module has none. */
   trained: readonly { module: string; weight: number; bias: number }[];
+  /** Biases beside frozen weights, by their names in the graph. */
+  biases: readonly { parameter: string; offset: number }[];
   parameters: number;
   init: "kaiming" | "gaussian" | "random";
+}
+
+/** A batch of B samples. */
+export interface NativeBatch {
+  /**
+   * Pixels [B, C, H, W], or for a text of T tokens four blocks [B, T]: token ids, position ids, type ids,
+   * and what is added to the scores of attention, 0 for a token and -Infinity for padding.
+   */
+  values: Float32Array;
+  batch: number;
+  /** T; 0 for images. */
+  tokens: number;
 }
 
 export interface NativeSession {
   load(): Promise<void>;
   setAdapter(adapter: NativeAdapter): Promise<void>;
+  /** W += scale·B·A in float32, trained modules and biases replace theirs; no adapter is left. */
+  mergeAdapter(): Promise<{ largestChange: number; weight: string }>;
+  /** Fills `target` with the present values of a weight, rounded to `dtype`, little-endian. */
+  readWeight(
+    request: { name: string; dtype: "F32" | "F16" | "BF16" | "F64"; elements: number },
+    target: Uint8Array,
+  ): Promise<void>;
   // Inputs are copied before a call returns. Outputs are written into an array that the caller
   // allocates and must not look at before the promise resolves: V8 turns a failed allocation into a
   // RangeError here, and into the end of the process in native code.
 
   /** Fills `logits` [B * m]. */
-  forward(pixelValues: Float32Array, batch: number, logits: Float32Array): Promise<void>;
+  forward(input: NativeBatch, logits: Float32Array): Promise<void>;
   /** Fills `jacobian` [B * m * n]. */
-  jacobian(
-    pixelValues: Float32Array,
-    batch: number,
-    of: "logits" | "softmax",
-    jacobian: Float32Array,
-  ): Promise<void>;
+  jacobian(input: NativeBatch, of: "logits" | "softmax", jacobian: Float32Array): Promise<void>;
   readParameters(values: Float32Array): Promise<void>;
   writeParameters(values: Float32Array): Promise<void>;
   /**
@@ -105,8 +133,7 @@ export interface NativeSession {
    */
   step(
     optimizer: NativeOptimizer,
-    pixelValues: Float32Array,
-    batch: number,
+    input: NativeBatch,
     targets: Int32Array | Float32Array,
     logits: Float32Array,
   ): Promise<NativeStepResult>;

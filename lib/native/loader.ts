@@ -4,6 +4,8 @@ import { fileURLToPath } from "node:url";
 import { LokoError } from "../errors.js";
 import type { NativeAddon } from "./addon.js";
 
+const require = createRequire(import.meta.url);
+
 // The same two levels up from lib/native (tests) and from dist/native (the package).
 const PACKAGE_ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -25,15 +27,22 @@ export function loadAddon(): NativeAddon {
   return addon;
 }
 
-/** @internal Loads the addon of the package in `packageRoot`; `loadAddon` is for everyone else. */
-export function loadAddonFrom(packageRoot: string): NativeAddon {
-  const require = createRequire(import.meta.url);
-  let path: string;
+/**
+ * The file that {@link loadAddon} loads.
+ *
+ * @throws LokoError `ERR_NATIVE_LOAD`: no binary for this platform
+ */
+export function addonPath(packageRoot = PACKAGE_ROOT): string {
   try {
-    path = (require("node-gyp-build") as NodeGypBuild).resolve(packageRoot);
+    return (require("node-gyp-build") as NodeGypBuild).resolve(packageRoot);
   } catch (cause) {
     throw loadError("no binary was found for this platform", packageRoot, cause);
   }
+}
+
+/** @internal Loads the addon of the package in `packageRoot`; `loadAddon` is for everyone else. */
+export function loadAddonFrom(packageRoot: string): NativeAddon {
+  const path = addonPath(packageRoot);
   try {
     return require(path) as NativeAddon;
   } catch (cause) {

@@ -4,11 +4,11 @@ import type { Activation, GraphNode, GraphSpec, LinearPartSpec } from "../native
 
 /**
  * A value inside a graph: `rows` x `cols` numbers for each sample. Tokens of a transformer are rows,
- * features are columns.
+ * features are columns. The tokens of a text have no number of their own: each batch decides.
  */
 export interface Value {
   readonly id: number;
-  readonly rows: number;
+  readonly rows: number | "tokens";
   readonly cols: number;
 }
 
@@ -29,6 +29,36 @@ export interface LinearOptions {
   readonly weightShape?: readonly number[];
 }
 
+/** What one sample is. */
+export type GraphInput =
+  | {
+      readonly kind: "image";
+      readonly channels: number;
+      readonly height: number;
+      readonly width: number;
+    }
+  | {
+      readonly kind: "text";
+      readonly vocabulary: number;
+      readonly positionCount: number;
+      readonly typeCount: number;
+      /** Most tokens of one sample. */
+      readonly maxTokens: number;
+    };
+
+export interface EmbedTokensOptions {
+  /** Paths of the three embedding modules. */
+  readonly words: string;
+  readonly positions: string;
+  readonly types: string;
+  readonly vocabulary: number;
+  readonly positionCount: number;
+  readonly typeCount: number;
+  readonly width: number;
+  /** Most tokens of one sample. */
+  readonly maxTokens: number;
+}
+
 /** A complete architecture: what native code lowers, and what LoRA and the weight loader must know. */
 export interface ModelGraph {
   readonly spec: GraphSpec;
@@ -37,8 +67,7 @@ export interface ModelGraph {
   /** Paths of all modules that have parameters of their own. */
   readonly modules: readonly string[];
   readonly weights: readonly WeightRequirement[];
-  /** Pixels of one sample. */
-  readonly image: { readonly channels: number; readonly height: number; readonly width: number };
+  readonly input: GraphInput;
   /** Number of outputs m. */
   readonly outputs: number;
 }
@@ -61,30 +90,48 @@ export class GraphBuilder {
   readonly #modules = new Set<string>();
   readonly #weights: WeightRequirement[] = [];
   #values = 0;
-  #image: ModelGraph["image"] | undefined;
+  #input: GraphInput | undefined;
 
   /** The input: an image of C channels, planar. */
   image(channels: number, height: number, width: number): Value {
-    this.#image = { channels, height, width };
+    this.#input = { kind: "image", channels, height, width };
     return this.#add({ op: "image", channels, height, width }, channels * height, width);
   }
 
   /** Square patches in row-major order, features ordered (channel, y, x) as a Conv2d weight is. */
   patchify(input: Value, patch: number): Value {
-    const { channels, height, width } = this.#image!;
+    if (this.#input?.kind !== "image") {
+      throw new LokoError("ERR_INTERNAL", "Patches are cut out of an image.");
+    }
+    const { channels, height, width } = this.#input;
     const patches = (height / patch) * (width / patch);
     return this.#add({ op: "patchify", input: input.id, patch }, patches, channels * patch * patch);
   }
 
   /** Puts the class token before the patches and adds position embeddings. */
   assembleTokens(input: Value, names: { cls: string; pos: string }): Value {
+    const tokens = Number(input.rows) + 1;
     this.#require(names.cls, [1, 1, input.cols]);
-    this.#require(names.pos, [1, input.rows + 1, input.cols]);
-    return this.#add(
-      { op: "assembleTokens", input: input.id, ...names },
-      input.rows + 1,
-      input.cols,
-    );
+    this.#require(names.pos, [1, tokens, input.cols]);
+    return this.#add({ op: "assembleTokens", input: input.id, ...names }, tokens, input.cols);
+  }
+
+  /** The input: numbers of tokens; the value is the sum of their rows of three tables. */
+  embedTokens(options: EmbedTokensOptions): Value {
+    const { words, positions, types, width, maxTokens, ...counts } = options;
+    const { vocabulary, positionCount, typeCount } = counts;
+    this.#input = { kind: "text", ...counts, maxTokens };
+    const table = (module: string, rows: number) => {
+      this.#modules.add(module);
+      this.#require(`${module}.weight`, [rows, width]);
+      return `${module}.weight`;
+    };
+    const names = {
+      words: table(words, vocabulary),
+      positions: table(positions, positionCount),
+      types: table(types, typeCount),
+    };
+    return this.#add({ op: "embedTokens", ...names, ...counts, width, maxTokens }, "tokens", width);
   }
 
   /**
@@ -135,15 +182,15 @@ export class GraphBuilder {
 
   /** @param output - the logits, one row for each sample. */
   finish(output: Value): ModelGraph {
-    if (this.#image === undefined || output.rows !== 1) {
-      throw new LokoError("ERR_INTERNAL", "A graph needs an image and an output of one row.");
+    if (this.#input === undefined || output.rows !== 1) {
+      throw new LokoError("ERR_INTERNAL", "A graph needs an input and an output of one row.");
     }
     return {
       spec: { nodes: this.#nodes, output: output.id },
       linears: this.#linears,
       modules: [...this.#modules],
       weights: this.#weights,
-      image: this.#image,
+      input: this.#input,
       outputs: output.cols,
     };
   }
@@ -165,12 +212,12 @@ export class GraphBuilder {
     this.#weights.push({ name, shape });
   }
 
-  #add(node: GraphNode, rows: number, cols: number): Value {
+  #add(node: GraphNode, rows: Value["rows"], cols: number): Value {
     this.#nodes.push(node);
     return this.#value(rows, cols);
   }
 
-  #value(rows: number, cols: number): Value {
+  #value(rows: Value["rows"], cols: number): Value {
     return { id: this.#values++, rows, cols };
   }
 }

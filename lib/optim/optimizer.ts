@@ -1,7 +1,7 @@
 import { types } from "node:util";
 import { describe, LokoError } from "../errors.js";
 import { Model } from "../model.js";
-import { checkInputs, checkLabels, checkValues, type ImageInputs } from "../models/inputs.js";
+import { checkInputs, checkLabels, checkValues, type ModelInputs } from "../models/inputs.js";
 import { allocate } from "../models/runtime.js";
 import type { NativeOptimizer, NativeOptimizerOptions } from "../native/addon.js";
 
@@ -100,18 +100,20 @@ export abstract class Optimizer {
    * `ERR_OUT_OF_MEMORY`; nothing has been learned then. Numbers that go wrong inside do not throw but
    * make a skipped step.
    */
-  async step(inputs: ImageInputs, targets: Targets): Promise<StepResult> {
+  async step(inputs: ModelInputs, targets: Targets): Promise<StepResult> {
     const { runtime, numLabels } = this.model;
     runtime.requireAlive();
-    const { pixelValues, batch } = checkInputs(inputs, runtime.graph.image);
-    this.checkTargets(targets, batch, numLabels);
-    const logits = allocate([batch, numLabels]);
+    const batch = checkInputs(inputs, runtime.inputs);
+    this.checkTargets(targets, batch.batch, numLabels);
+    const logits = allocate([batch.batch, numLabels]);
     const result = await runtime.run((session) =>
-      session.step(this.#native, pixelValues, batch, targets, logits),
+      session.step(this.#native, batch, targets, logits),
     );
     // Native code makes no prediction from logits that are not finite.
     const predictions =
-      result.predictions.length === batch ? result.predictions : new Int32Array(batch).fill(-1);
+      result.predictions.length === batch.batch
+        ? result.predictions
+        : new Int32Array(batch.batch).fill(-1);
     return { logits, ...result, predictions, skipped: result.skipped as SkipReason | null };
   }
 

@@ -15,12 +15,8 @@ constexpr std::pair<const char*, Activation> kActivations[] = {
     {"gelu", Activation::kGelu},
     {"gelu_tanh", Activation::kGeluTanh},
     {"relu", Activation::kRelu},
-    {"quick_gelu", Activation::kQuickGelu}};
-
-constexpr std::pair<const char*, DType> kDTypes[] = {{"F32", DType::kFloat32},
-                                                     {"F16", DType::kFloat16},
-                                                     {"BF16", DType::kBFloat16},
-                                                     {"F64", DType::kFloat64}};
+    {"quick_gelu", Activation::kQuickGelu},
+    {"tanh", Activation::kTanh}};
 
 int positive(const PropertyReader& reader, const char* key) {
   return static_cast<int>(reader.integer(key, 1, kMaxInt));
@@ -46,6 +42,18 @@ void readLinear(const PropertyReader& node, Graph& graph) {
   graph.linear(operand(node, "input", graph), std::move(parts), activation, residual);
 }
 
+void readEmbedTokens(const PropertyReader& node, Graph& graph) {
+  EmbedTokensNode embed;
+  embed.words = node.string("words");
+  embed.positions = node.string("positions");
+  embed.types = node.string("types");
+  embed.vocabulary = positive(node, "vocabulary");
+  embed.positionCount = positive(node, "positionCount");
+  embed.typeCount = positive(node, "typeCount");
+  embed.maxTokens = positive(node, "maxTokens");
+  graph.embedTokens(std::move(embed), positive(node, "width"));
+}
+
 void readNode(const PropertyReader& node, Graph& graph) {
   const std::string op = node.string("op");
   if (op == "image") {
@@ -54,6 +62,8 @@ void readNode(const PropertyReader& node, Graph& graph) {
     graph.patchify(operand(node, "input", graph), positive(node, "patch"));
   } else if (op == "assembleTokens") {
     graph.assembleTokens(operand(node, "input", graph), node.string("cls"), node.string("pos"));
+  } else if (op == "embedTokens") {
+    readEmbedTokens(node, graph);
   } else if (op == "linear") {
     readLinear(node, graph);
   } else if (op == "layerNorm") {

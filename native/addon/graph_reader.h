@@ -10,6 +10,11 @@
 
 namespace loko::addon {
 
+inline constexpr std::pair<const char*, DType> kDTypes[] = {{"F32", DType::kFloat32},
+                                                            {"F16", DType::kFloat16},
+                                                            {"BF16", DType::kBFloat16},
+                                                            {"F64", DType::kFloat64}};
+
 Graph readGraph(const PropertyReader& spec);
 
 struct WeightList {

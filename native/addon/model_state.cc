@@ -38,14 +38,12 @@ void ModelState::freeAbandoned() {
   slots_.erase(std::remove_if(slots_.begin(), slots_.end(), abandoned), slots_.end());
 }
 
-StepResult ModelState::step(const std::shared_ptr<OptimizerSlot>& slot,
-                            const std::vector<float>& pixels, int batch, const Targets& targets) {
+StepResult ModelState::step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets) {
   freeAbandoned();
   if (slot->optimizer == nullptr) {
     slot->optimizer = slot->make(engine_->backend());
     slots_.push_back(slot);
   }
-  engine_->setBatch(pixels.data(), batch);
   return slot->optimizer->step(*engine_, targets);
 }
 

@@ -27,6 +27,13 @@ struct OptimizerSlot {
   bool kalman = false;          // its results have the numbers of a filter
 };
 
+/// A batch as it comes from JavaScript: see Engine::setBatch.
+struct InputBatch {
+  std::vector<float> values;
+  int batch = 1;
+  int tokens = 0;
+};
+
 struct ModelConfig {
   std::string device;  // "cpu" or "ref"
   int threads = 0;     // 0: chosen from the machine
@@ -43,9 +50,11 @@ class ModelState {
   ModelState& operator=(const ModelState&) = delete;
 
   Engine& engine() { return *engine_; }
+  void setBatch(const InputBatch& input) {
+    engine_->setBatch(input.values.data(), input.batch, input.tokens);
+  }
   std::string description() { return engine_->backend().description(); }
-  StepResult step(const std::shared_ptr<OptimizerSlot>& slot, const std::vector<float>& pixels,
-                  int batch, const Targets& targets);
+  StepResult step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets);
 
  private:
   void freeAbandoned();

@@ -59,6 +59,9 @@ std::vector<ParameterRange> parameterRanges(const Adapter& adapter, const Graph&
     add(trained.weight, weightSize(module), ParameterGroup::kHead);
     if (trained.bias != kNoParameter) add(trained.bias, module.part->out, ParameterGroup::kHead);
   }
+  for (const TrainedBias& bias : adapter.biases) {
+    add(bias.offset, graph.biasSize(bias.parameter), ParameterGroup::kHead);
+  }
   std::sort(ranges.begin(), ranges.end(),
             [](const ParameterRange& x, const ParameterRange& y) { return x.begin < y.begin; });
   return ranges;
@@ -172,6 +175,11 @@ Adapter readAdapter(const PropertyReader& spec, const Graph& graph) {
     if (!module.part->bias.empty()) {
       trained.bias = readOffset(entry, "bias", module.part->out, n);
     }
+  }
+  for (const PropertyReader& entry : spec.objects("biases")) {
+    TrainedBias& bias = adapter.biases.emplace_back();
+    bias.parameter = entry.string("parameter");
+    bias.offset = readOffset(entry, "offset", graph.biasSize(bias.parameter), n);
   }
   return adapter;
 }

@@ -16,8 +16,6 @@ namespace loko::addon {
 
 namespace {
 
-constexpr std::int64_t kMaxInt = std::numeric_limits<int>::max();
-
 [[noreturn]] void failInterface(const std::string& expected) {
   throw Error(ErrorCode::kInternal, "Native interface: expected " + expected);
 }
@@ -26,6 +24,8 @@ template <class Element>
 constexpr napi_typedarray_type kArrayType = napi_float32_array;
 template <>
 constexpr napi_typedarray_type kArrayType<std::int32_t> = napi_int32_array;
+template <>
+constexpr napi_typedarray_type kArrayType<std::uint8_t> = napi_uint8_array;
 
 template <class Element>
 Napi::TypedArrayOf<Element> typedArray(const Napi::Value& value, const char* what) {
@@ -38,7 +38,6 @@ Napi::TypedArrayOf<Element> typedArray(const Napi::Value& value, const char* wha
   failInterface(std::string(what) + " in a typed array of the right kind");
 }
 
-/// A copy, because the caller may reuse its array while the session's thread works.
 template <class Element>
 std::vector<Element> copyOf(const Napi::Value& value, std::int64_t size, const char* what) {
   const auto array = typedArray<Element>(value, what);
@@ -46,13 +45,6 @@ std::vector<Element> copyOf(const Napi::Value& value, std::int64_t size, const c
     failInterface(std::to_string(size) + " elements of " + what);
   }
   return std::vector<Element>(array.Data(), array.Data() + size);
-}
-
-int batchOf(const Napi::Value& value) {
-  if (!value.IsNumber()) failInterface("a batch size");
-  const std::int64_t batch = value.As<Napi::Number>().Int64Value();
-  if (batch < 1 || batch > kMaxInt) failInterface("a batch size of at least 1");
-  return static_cast<int>(batch);
 }
 
 Targets targetsOf(const Napi::Value& value, int batch, int outputs) {
@@ -79,6 +71,8 @@ Napi::Function Session::define(Napi::Env env) {
   return DefineClass(
       env, "NativeSession",
       {InstanceMethod<&Session::load>("load"), InstanceMethod<&Session::setAdapter>("setAdapter"),
+       InstanceMethod<&Session::mergeAdapter>("mergeAdapter"),
+       InstanceMethod<&Session::readWeight>("readWeight"),
        InstanceMethod<&Session::forward>("forward"), InstanceMethod<&Session::jacobian>("jacobian"),
        InstanceMethod<&Session::readParameters>("readParameters"),
        InstanceMethod<&Session::writeParameters>("writeParameters"),
@@ -133,8 +127,9 @@ void Session::requireReady() const {
   if (!loaded_) failInterface("a session that was loaded");
 }
 
-float* Session::outputOf(Job& job, const Napi::Value& value, std::int64_t size) {
-  auto array = typedArray<float>(value, "an output");
+template <class Element>
+Element* Session::outputOf(Job& job, const Napi::Value& value, std::int64_t size) {
+  auto array = typedArray<Element>(value, "an output");
   if (static_cast<std::int64_t>(array.ElementLength()) != size) {
     failInterface("an output of " + std::to_string(size) + " elements");
   }
@@ -142,11 +137,14 @@ float* Session::outputOf(Job& job, const Napi::Value& value, std::int64_t size) 
   return array.Data();
 }
 
-std::vector<float> Session::pixelsOf(const Napi::CallbackInfo& info, std::size_t index,
-                                     int batch) const {
-  const ImageNode& image = graph_.imageInput();
-  const std::int64_t sample = std::int64_t{image.channels} * image.height * image.width;
-  return copyOf<float>(info[index], sample * batch, "pixelValues");
+InputBatch Session::inputOf(const Napi::Value& value) const {
+  const PropertyReader input(value, "input");
+  InputBatch batch;
+  batch.batch = static_cast<int>(input.integer("batch", 1, kMaxInt));
+  batch.tokens = static_cast<int>(input.integer("tokens", 0, kMaxInt));
+  batch.values = copyOf<float>(input.value("values"),
+                               graph_.inputElements(batch.tokens) * batch.batch, "input");
+  return batch;
 }
 
 Napi::Value Session::load(const Napi::CallbackInfo& info) {
@@ -184,15 +182,52 @@ Napi::Value Session::setAdapter(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value Session::mergeAdapter(const Napi::CallbackInfo& info) {
+  return enter(info, [&]() -> Napi::Value {
+    requireReady();
+    auto job = newJob(info);
+    const auto result = std::make_shared<MergeResult>();
+    job->run = [result](ModelState& state) { *result = state.engine().mergeAdapter(); };
+    job->resolve = [this, result](Napi::Env env) -> Napi::Value {
+      adapter_ = {};
+      ++generation_;
+      thread_->account(weightBytes_);
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("largestChange", result->largestChange);
+      object.Set("weight", result->weight);
+      return object;
+    };
+    return thread_->start(std::move(job));
+  });
+}
+
+Napi::Value Session::readWeight(const Napi::CallbackInfo& info) {
+  return enter(info, [&]() -> Napi::Value {
+    requireReady();
+    auto job = newJob(info);
+    const PropertyReader request(info[0], "request");
+    const std::string name = request.string("name");
+    const DType dtype = readChoice(request, "dtype", kDTypes);
+    const std::int64_t elements = request.integer("elements", 1, kMaxInt);
+    auto* target = outputOf<std::uint8_t>(*job, info[1], elements * bytesPerElement(dtype));
+    job->run = [name, dtype, elements, target](ModelState& state) {
+      const std::vector<float> values = state.engine().readWeight(name);
+      LOKO_CHECK(static_cast<std::int64_t>(values.size()) == elements, name + " has another size");
+      encode(values.data(), elements, dtype, target);
+    };
+    return thread_->start(std::move(job));
+  });
+}
+
 Napi::Value Session::forward(const Napi::CallbackInfo& info) {
   return enter(info, [&]() -> Napi::Value {
     requireReady();
     auto job = newJob(info);
-    const int batch = batchOf(info[1]);
-    float* logits = outputOf(*job, info[2], std::int64_t{batch} * graph_.outputs());
-    job->run = [pixels = pixelsOf(info, 0, batch), batch, logits](ModelState& state) {
+    InputBatch input = inputOf(info[0]);
+    float* logits = outputOf(*job, info[1], std::int64_t{input.batch} * graph_.outputs());
+    job->run = [input = std::move(input), logits](ModelState& state) {
       std::vector<double> values;
-      state.engine().setBatch(pixels.data(), batch);
+      state.setBatch(input);
       state.engine().predict(values);
       toFloat(values, logits);
     };
@@ -204,14 +239,14 @@ Napi::Value Session::jacobian(const Napi::CallbackInfo& info) {
   return enter(info, [&]() -> Napi::Value {
     requireReady();
     auto job = newJob(info);
-    const int batch = batchOf(info[1]);
-    const std::string of = info[2].ToString().Utf8Value();
+    InputBatch input = inputOf(info[0]);
+    const std::string of = info[1].ToString().Utf8Value();
     if (of != "logits" && of != "softmax") failInterface("\"logits\" or \"softmax\"");
     const JacobianOf what = of == "logits" ? JacobianOf::kLogits : JacobianOf::kSoftmax;
     float* target =
-        outputOf(*job, info[3], std::int64_t{batch} * graph_.outputs() * adapter_.parameters);
-    job->run = [pixels = pixelsOf(info, 0, batch), batch, what, target](ModelState& state) {
-      state.engine().setBatch(pixels.data(), batch);
+        outputOf(*job, info[2], std::int64_t{input.batch} * graph_.outputs() * adapter_.parameters);
+    job->run = [input = std::move(input), what, target](ModelState& state) {
+      state.setBatch(input);
       const std::vector<float> values = state.engine().jacobianOf(what);
       std::copy(values.begin(), values.end(), target);
     };
@@ -263,13 +298,15 @@ Napi::Value Session::step(const Napi::CallbackInfo& info) {
                   "The optimizer was made for an adapter that the model no longer has; create a "
                   "new optimizer");
     }
-    const int batch = batchOf(info[2]);
+    InputBatch input = inputOf(info[1]);
     const int outputs = graph_.outputs();
-    float* logits = outputOf(*job, info[4], std::int64_t{batch} * outputs);
+    float* logits = outputOf(*job, info[3], std::int64_t{input.batch} * outputs);
     const auto result = std::make_shared<StepResult>();
-    job->run = [slot, pixels = pixelsOf(info, 1, batch), batch,
-                targets = targetsOf(info[3], batch, outputs), logits, result](ModelState& state) {
-      *result = state.step(slot, pixels, batch, targets);
+    Targets targets = targetsOf(info[2], input.batch, outputs);
+    job->run = [slot, input = std::move(input), targets = std::move(targets), logits,
+                result](ModelState& state) {
+      state.setBatch(input);
+      *result = state.step(slot, targets);
       toFloat(result->logits, logits);
     };
     job->resolve = [result, kalman = slot->kalman](Napi::Env env) -> Napi::Value {

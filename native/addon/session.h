@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "addon/model_state.h"
 #include "addon/session_thread.h"
 #include "core/adapter.h"
 #include "core/graph.h"
@@ -27,6 +28,8 @@ class Session : public Napi::ObjectWrap<Session> {
  private:
   Napi::Value load(const Napi::CallbackInfo& info);
   Napi::Value setAdapter(const Napi::CallbackInfo& info);
+  Napi::Value mergeAdapter(const Napi::CallbackInfo& info);
+  Napi::Value readWeight(const Napi::CallbackInfo& info);
   Napi::Value forward(const Napi::CallbackInfo& info);
   Napi::Value jacobian(const Napi::CallbackInfo& info);
   Napi::Value readParameters(const Napi::CallbackInfo& info);
@@ -42,8 +45,10 @@ class Session : public Napi::ObjectWrap<Session> {
   std::unique_ptr<Job> newJob(const Napi::CallbackInfo& info);
   void requireReady() const;
   /// Makes `value` the array that the job fills, and returns its memory.
-  static float* outputOf(Job& job, const Napi::Value& value, std::int64_t size);
-  std::vector<float> pixelsOf(const Napi::CallbackInfo& info, std::size_t index, int batch) const;
+  template <class Element = float>
+  static Element* outputOf(Job& job, const Napi::Value& value, std::int64_t size);
+  /// A copy, because the caller may reuse its array while the session's thread works.
+  InputBatch inputOf(const Napi::Value& value) const;
 
   std::shared_ptr<SessionThread> thread_;
   // Node's copies of what the session's thread has: the graph, and the adapter once it is set.

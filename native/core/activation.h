@@ -7,6 +7,6 @@
 
 namespace loko {
 
-enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu };
+enum class Activation : std::uint8_t { kNone, kGelu, kGeluTanh, kRelu, kQuickGelu, kTanh };
 
 }  // namespace loko

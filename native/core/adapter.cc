@@ -20,4 +20,11 @@ const TrainedModule* Adapter::trainedOf(const std::string& module) const {
   return find(trained, module);
 }
 
+ParameterOffset Adapter::biasOf(const std::string& parameter) const {
+  for (const TrainedBias& bias : biases) {
+    if (bias.parameter == parameter) return bias.offset;
+  }
+  return kNoParameter;
+}
+
 }  // namespace loko

@@ -31,14 +31,23 @@ struct TrainedModule {
   ParameterOffset bias = kNoParameter;    // [out], or kNoParameter
 };
 
+/// A bias that is trained while the weight beside it stays frozen.
+struct TrainedBias {
+  std::string parameter;  // its name in the graph, of a linear part or a layer norm
+  ParameterOffset offset = kNoParameter;
+};
+
 struct Adapter {
   std::vector<AdaptedModule> lora;
   std::vector<TrainedModule> trained;
+  std::vector<TrainedBias> biases;
   std::int64_t parameters = 0;  // n
   LoraInit init = LoraInit::kKaiming;
 
   const AdaptedModule* loraOf(const std::string& module) const;
   const TrainedModule* trainedOf(const std::string& module) const;
+  /// Where the bias of that name is trained, or kNoParameter.
+  ParameterOffset biasOf(const std::string& parameter) const;
 };
 
 }  // namespace loko

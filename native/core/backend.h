@@ -93,6 +93,8 @@ class Backend {
   /// W [out, in] row-major.
   virtual WeightId addMatrix(const float* data, int out, int in, Orientation orientation) = 0;
   virtual WeightId addVector(const float* data, std::int64_t size) = 0;
+  /// Frees the memory of a weight that no plan uses any more; its id is never given again.
+  virtual void release(WeightId weight) = 0;
 
   // ---- memory
   /// Makes room for `elements` in a space; contents are undefined afterwards where it grew. kTheta

@@ -6,7 +6,6 @@
 #include <string>
 #include <utility>
 
-#include "core/lowering.h"
 #include "core/rng.h"
 #include "core/softmax.h"
 #include "core/status.h"
@@ -15,8 +14,9 @@ namespace loko {
 
 namespace {
 
-// Training and inference of a few batch sizes; what streams of odd sizes leave behind is lowered again.
-constexpr std::size_t kKeptPlans = 8;
+// Training and inference of a few batch sizes and the common lengths of texts; what streams of odd
+// shapes leave behind is lowered again. A plan of a 12-layer model has about 150 kB.
+constexpr std::size_t kKeptPlans = 32;
 
 void drawLora(const AdaptedModule& lora, const Graph::Module& module, LoraInit init,
               std::uint64_t seed, float* theta) {
@@ -67,9 +67,15 @@ Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<We
 
 Engine::~Engine() = default;
 
+void Engine::setSmallestBatch() {
+  batch_ = 1;
+  tokens_ = graph_.tokenInput() != nullptr ? 1 : 0;
+  masked_ = false;
+}
+
 void Engine::load() {
   store_->open();
-  batch_ = 1;
+  setSmallestBatch();
   plan(false);
   batch_ = 0;
 }
@@ -91,7 +97,7 @@ void Engine::setAdapter(Adapter adapter) {
   std::swap(adapter_, adapter);  // now `adapter` is the former one
   std::list<CachedPlan> former;
   std::swap(plans_, former);
-  const int formerBatch = std::exchange(batch_, 1);
+  setSmallestBatch();
   forwardIsCurrent_ = false;
   try {
     if (adapter_.parameters > 0) plan(true);
@@ -100,31 +106,45 @@ void Engine::setAdapter(Adapter adapter) {
   } catch (...) {
     std::swap(adapter_, adapter);
     std::swap(plans_, former);
-    batch_ = formerBatch;
     throw;
   }
-  batch_ = formerBatch;
+}
+
+MergeResult Engine::mergeAdapter() {
+  std::vector<float> theta(static_cast<std::size_t>(adapter_.parameters));
+  readTheta(theta.data());
+  MergedWeights merged = merge(graph_, adapter_, *store_, theta);
+  std::vector<std::string> names;
+  for (auto& [name, values] : merged.values) {
+    names.push_back(name);
+    store_->replace(name, std::move(values));
+  }
+  plans_.clear();
+  table_->release(names);
+  adapter_ = {};
+  forwardIsCurrent_ = false;
+  return merged.result;
 }
 
 const Plan& Engine::plan(bool training) {
+  const LoweringRequest request{batch_, tokens_, masked_, training, maxPassRows_};
   const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const CachedPlan& cached) {
-    return cached.batch == batch_ && cached.training == training;
+    return cached.request == request;
   });
   if (found != plans_.end()) {
     plans_.splice(plans_.begin(), plans_, found);
     return found->plan;
   }
-  Plan fresh = lower(graph_, adapter_, *table_, {batch_, training, maxPassRows_});
+  Plan fresh = lower(graph_, adapter_, *table_, request);
   if (training) checkCoverage(fresh, adapter_.parameters);
   backend_->reserve(Space::kScratch, fresh.scratchElements);
   backend_->reserve(Space::kInput, fresh.inputElements);
-  std::vector<Step> steps = fresh.forward;
-  steps.insert(steps.end(), fresh.backward.begin(), fresh.backward.end());
   WorkspaceHint hint;
   hint.batch = batch_;
   hint.maxRows = fresh.passRows;
-  backend_->prepare(steps, hint);
-  plans_.push_front({batch_, training, std::move(fresh)});
+  backend_->prepare(fresh.forward, hint);
+  backend_->prepare(fresh.backward, hint);
+  plans_.push_front({request, std::move(fresh)});
   if (plans_.size() > kKeptPlans) plans_.pop_back();
   return plans_.front().plan;
 }
@@ -135,28 +155,70 @@ void Engine::limitPassRows(int rows) {
   forwardIsCurrent_ = false;
 }
 
-void Engine::setBatch(const float* pixels, int batch) {
-  LOKO_CHECK(batch > 0, "batch " + std::to_string(batch));
-  const ImageNode& image = graph_.imageInput();
-  const std::int64_t sample = std::int64_t{image.channels} * image.height * image.width;
-  const std::int64_t count = sample * batch;
+void Engine::checkPixels(const float* pixels, std::int64_t count) const {
   const float* offender =
       std::find_if(pixels, pixels + count, [](float value) { return !std::isfinite(value); });
-  if (offender != pixels + count) {
-    const std::int64_t at = offender - pixels;
-    const std::int64_t pixel = at % (std::int64_t{image.height} * image.width);
-    throw Error(ErrorCode::kInputNotFinite,
-                "Expected finite pixelValues but received " + std::to_string(*offender) +
-                    " at element " + std::to_string(at) + " (sample " +
-                    std::to_string(at / sample) + ", channel " +
-                    std::to_string(at % sample / (std::int64_t{image.height} * image.width)) +
-                    ", row " + std::to_string(pixel / image.width) + ", column " +
-                    std::to_string(pixel % image.width) + "); nothing was learned from it");
+  if (offender == pixels + count) return;
+  const ImageNode& image = graph_.imageInput();
+  const std::int64_t plane = std::int64_t{image.height} * image.width;
+  const std::int64_t at = offender - pixels, sample = plane * image.channels;
+  throw Error(ErrorCode::kInputNotFinite,
+              "Expected finite pixelValues but received " + std::to_string(*offender) +
+                  " at element " + std::to_string(at) + " (sample " + std::to_string(at / sample) +
+                  ", channel " + std::to_string(at % sample / plane) + ", row " +
+                  std::to_string(at % plane / image.width) + ", column " +
+                  std::to_string(at % plane % image.width) + "); nothing was learned from it");
+}
+
+// lib/models/text.ts has checked all this and says it in the user's words. A number outside its table
+// would be a read outside of memory, so it is checked where it is used, too.
+bool Engine::checkTokens(const float* blocks, int batch, int tokens) const {
+  const EmbedTokensNode& embed = *graph_.tokenInput();
+  const std::int64_t count = std::int64_t{batch} * tokens;
+  const auto block = [&](TokenBlock which) {
+    return blocks + count * static_cast<std::int64_t>(which);
+  };
+  const auto check = [&](TokenBlock which, int rows, const char* what) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float number = block(which)[i];
+      const bool inTable =
+          number >= 0 && number < static_cast<float>(rows) && number == std::floor(number);
+      LOKO_CHECK(inTable, std::string(what) + " " + std::to_string(number));
+    }
+  };
+  check(TokenBlock::kIds, embed.vocabulary, "token id");
+  check(TokenBlock::kPositions, embed.positionCount, "position id");
+  check(TokenBlock::kTypes, embed.typeCount, "token type id");
+  const float* mask = block(TokenBlock::kMask);
+  bool masked = false;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    std::int64_t seen = 0;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float value = mask[b * tokens + t];
+      LOKO_CHECK(value == 0 || value == -std::numeric_limits<float>::infinity(), "a mask");
+      if (value == 0) ++seen;
+    }
+    LOKO_CHECK(seen > 0, "every token of a sample is masked");
+    masked = masked || seen < tokens;
+  }
+  return masked;
+}
+
+void Engine::setBatch(const float* input, int batch, int tokens) {
+  LOKO_CHECK(batch > 0, "batch " + std::to_string(batch));
+  const std::int64_t count = graph_.inputElements(tokens) * batch;
+  bool masked = false;
+  if (tokens > 0) {
+    masked = checkTokens(input, batch, tokens);
+  } else {
+    checkPixels(input, count);
   }
   forwardIsCurrent_ = false;
   batch_ = batch;
+  tokens_ = tokens;
+  masked_ = masked;
   backend_->reserve(Space::kInput, count);
-  backend_->write(Space::kInput, 0, pixels, count);
+  backend_->write(Space::kInput, 0, input, count);
 }
 
 void Engine::run(const std::vector<Step>& steps, const Frame& frame) {

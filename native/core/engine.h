@@ -13,6 +13,8 @@
 
 #include "core/adapter.h"
 #include "core/graph.h"
+#include "core/lowering.h"
+#include "core/merge.h"
 #include "core/objective.h"
 #include "core/plan.h"
 #include "core/weights.h"
@@ -37,8 +39,13 @@ class Engine final : public Objective {
   /// less memory and more passes; results are the same bits.
   void limitPassRows(int rows);
 
-  /// Takes a batch [B, C, H, W]; throws kInputNotFinite with the position of the first offender.
-  void setBatch(const float* pixels, int batch);
+  /// The adapter becomes part of the weights, and the engine has none any more. On an error it keeps
+  /// its former state.
+  MergeResult mergeAdapter();
+
+  /// Takes a batch: pixels [B, C, H, W], or with `tokens` T > 0 the blocks of TokenBlock [4, B, T].
+  /// Throws kInputNotFinite with the position of the first pixel that is not finite.
+  void setBatch(const float* input, int batch, int tokens = 0);
   /// Inference only: nothing is kept for backward.
   void predict(std::vector<double>& logits);
   /// [B, m, n] of the current batch.
@@ -46,6 +53,9 @@ class Engine final : public Objective {
 
   void readTheta(float* target);
   void writeTheta(const float* source);
+
+  /// The present values of a frozen weight.
+  std::vector<float> readWeight(const std::string& name) const { return store_->read(name); }
 
   const Graph& graph() const { return graph_; }
   const Adapter& adapter() const { return adapter_; }
@@ -63,13 +73,17 @@ class Engine final : public Objective {
 
  private:
   struct CachedPlan {
-    int batch;
-    bool training;
+    LoweringRequest request;
     Plan plan;
   };
 
-  /// Valid until the next call: a plan of another batch size may take its place.
+  /// Valid until the next call: a plan of another shape may take its place.
   const Plan& plan(bool training);
+  /// The smallest batch that the model takes, for a plan that is made before any batch has come.
+  void setSmallestBatch();
+  void checkPixels(const float* pixels, std::int64_t count) const;
+  /// Returns whether some token is masked.
+  bool checkTokens(const float* blocks, int batch, int tokens) const;
   void run(const std::vector<Step>& steps, const Frame& frame);
   void runForward(bool training, std::vector<double>& logits);
   void reserveGram(std::int64_t rows);
@@ -83,6 +97,8 @@ class Engine final : public Objective {
   Adapter adapter_;
   std::list<CachedPlan> plans_;  // the most recently used first
   int batch_ = 0;
+  int tokens_ = 0;       // of each sample; 0 for images
+  bool masked_ = false;  // some of them are padding
   int maxPassRows_ = 0;
   int gramRows_ = 0;               // rows that the backend has workspace for
   bool forwardIsCurrent_ = false;  // what backward needs is in scratch

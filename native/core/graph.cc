@@ -1,5 +1,7 @@
 #include "core/graph.h"
 
+#include <utility>
+
 #include "core/status.h"
 
 namespace loko {
@@ -52,9 +54,25 @@ ValueId Graph::patchify(ValueId input, int patch) {
 
 ValueId Graph::assembleTokens(ValueId input, const std::string& cls, const std::string& pos) {
   const ValueShape x = shape(input);
+  require(x.rows > 0, "a fixed number of patches", describe(x));
   const ValueId output = add({x.rows + 1, x.cols});
   nodes_.push_back(AssembleTokensNode{input, output, cls, pos});
   return output;
+}
+
+ValueId Graph::embedTokens(EmbedTokensNode node, int cols) {
+  // Token numbers travel as float32.
+  constexpr int kMaxRows = 1 << 24;
+  for (const int rows : {node.vocabulary, node.positionCount, node.typeCount}) {
+    require(rows > 0 && rows <= kMaxRows, "embedding tables of 1 to 2^24 rows",
+            std::to_string(rows));
+  }
+  require(cols > 0 && node.maxTokens > 0 && node.maxTokens <= node.positionCount,
+          "a positive width and at most as many tokens as positions",
+          std::to_string(cols) + " and " + std::to_string(node.maxTokens));
+  node.output = add({kTokenRows, cols});
+  nodes_.push_back(std::move(node));
+  return values() - 1;
 }
 
 std::vector<ValueId> Graph::linear(ValueId input, std::vector<LinearPart> parts,
@@ -119,6 +137,25 @@ const ImageNode& Graph::imageInput() const {
   failCheck("a graph has an input", __FILE__, __LINE__, "no image node");
 }
 
+const EmbedTokensNode* Graph::tokenInput() const {
+  for (const Node& node : nodes_) {
+    if (const auto* embed = std::get_if<EmbedTokensNode>(&node)) return embed;
+  }
+  return nullptr;
+}
+
+std::int64_t Graph::inputElements(int tokens) const {
+  const EmbedTokensNode* embed = tokenInput();
+  if (embed == nullptr) {
+    require(tokens == 0, "an image, which has no tokens", std::to_string(tokens) + " tokens");
+    const ImageNode& image = imageInput();
+    return std::int64_t{image.channels} * image.height * image.width;
+  }
+  require(tokens > 0 && tokens <= embed->maxTokens,
+          "1 to " + std::to_string(embed->maxTokens) + " tokens", std::to_string(tokens));
+  return std::int64_t{kTokenBlocks} * tokens;
+}
+
 Graph::Module Graph::module(const std::string& path) const {
   for (const Node& node : nodes_) {
     const auto* linear = std::get_if<LinearNode>(&node);
@@ -128,6 +165,19 @@ Graph::Module Graph::module(const std::string& path) const {
     }
   }
   failCheck("the module is in the graph", __FILE__, __LINE__, path);
+}
+
+int Graph::biasSize(const std::string& parameter) const {
+  for (const Node& node : nodes_) {
+    if (const auto* norm = std::get_if<LayerNormNode>(&node)) {
+      if (norm->bias == parameter) return shape(norm->output).cols;
+    } else if (const auto* linear = std::get_if<LinearNode>(&node)) {
+      for (const LinearPart& part : linear->parts) {
+        if (part.bias == parameter) return part.out;
+      }
+    }
+  }
+  failCheck("the bias is in the graph", __FILE__, __LINE__, parameter);
 }
 
 }  // namespace loko

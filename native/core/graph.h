@@ -1,8 +1,8 @@
 #pragma once
 
 // A model as TypeScript describes it (lib/models/*.ts): values connected by operations of fused
-// granularity, weights by their checkpoint names. No batch size and no memory yet: the same graph
-// is lowered for every (batch, rows) that comes along, see core/lowering.h.
+// granularity, weights by their checkpoint names. No batch size, no sequence length and no memory
+// yet: the same graph is lowered for every (batch, tokens) that comes along, see core/lowering.h.
 
 #include <string>
 #include <variant>
@@ -37,6 +37,13 @@ struct AssembleTokensNode {
   ValueId input = kNoValue, output = kNoValue;
   std::string cls, pos;  // [1, 1, d] and [1, 1 + patches, d]
 };
+/// The other kind of input: token numbers, looked up in three tables.
+struct EmbedTokensNode {
+  ValueId output = kNoValue;
+  std::string words, positions, types;  // [vocabulary, d], [positionCount, d], [typeCount, d]
+  int vocabulary = 0, positionCount = 0, typeCount = 0;
+  int maxTokens = 0;  // of one sample
+};
 struct LinearNode {
   ValueId input = kNoValue, residual = kNoValue;
   Activation activation = Activation::kNone;
@@ -57,13 +64,21 @@ struct SelectFirstNode {
   ValueId input = kNoValue, output = kNoValue;
 };
 
-using Node = std::variant<ImageNode, PatchifyNode, AssembleTokensNode, LinearNode, LayerNormNode,
-                          AttentionNode, SelectFirstNode>;
+using Node = std::variant<ImageNode, PatchifyNode, AssembleTokensNode, EmbedTokensNode, LinearNode,
+                          LayerNormNode, AttentionNode, SelectFirstNode>;
 
-/// Rows and columns of a value for one sample.
+/// Stands for a number of rows that each batch decides: the tokens of a text.
+constexpr int kTokenRows = -1;
+
+/// Rows and columns of a value for one sample; rows may be kTokenRows.
 struct ValueShape {
   int rows = 0, cols = 0;
 };
+
+/// One batch of token numbers in the input space: four blocks [B, T] one after the other. The last
+/// one is added to the scores of attention, 0 or -infinity.
+enum class TokenBlock : std::uint8_t { kIds, kPositions, kTypes, kMask };
+constexpr int kTokenBlocks = 4;
 
 class Graph {
  public:
@@ -72,6 +87,8 @@ class Graph {
   ValueId image(int channels, int height, int width);
   ValueId patchify(ValueId input, int patch);
   ValueId assembleTokens(ValueId input, const std::string& cls, const std::string& pos);
+  /// `node.output` is ignored; cols: d.
+  ValueId embedTokens(EmbedTokensNode node, int cols);
   std::vector<ValueId> linear(ValueId input, std::vector<LinearPart> parts,
                               Activation activation = Activation::kNone,
                               ValueId residual = kNoValue);
@@ -87,12 +104,20 @@ class Graph {
   /// m: columns of the output, which must be one row per sample.
   int outputs() const { return shape(output_).cols; }
   const ImageNode& imageInput() const;
+  /// Null for a model of images.
+  const EmbedTokensNode* tokenInput() const;
+  /// Floats of the input of one sample of `tokens` tokens; tokens is 0 for an image. Throws
+  /// kShapeMismatch for a number of tokens that the model cannot take.
+  std::int64_t inputElements(int tokens) const;
   /// The linear part of that module path and its input width; throws kInternal for an unknown one.
   struct Module {
     const LinearPart* part;
     int in;
   };
   Module module(const std::string& path) const;
+  /// Elements of the bias of that name, of a linear part or a layer norm; throws kInternal for an
+  /// unknown one.
+  int biasSize(const std::string& parameter) const;
 
  private:
   ValueId add(ValueShape shape);

@@ -26,6 +26,12 @@ Lowering::Lowering(const Graph& graph, const Adapter& adapter, WeightTable& weig
   values_.resize(static_cast<std::size_t>(graph.values()));
 }
 
+ValueShape Lowering::shapeOf(ValueId value) const {
+  ValueShape shape = graph_.shape(value);
+  if (shape.rows == kTokenRows) shape.rows = request_.tokens;
+  return shape;
+}
+
 View Lowering::allocate(int count, int rows, int cols) {
   View view;
   view.space = Space::kScratch;
@@ -79,8 +85,6 @@ void Lowering::place() {
 }
 
 Plan Lowering::run() {
-  plan_.batch = request_.batch;
-  plan_.training = request_.training;
   findReads();
   findGradients();
   formGroups();

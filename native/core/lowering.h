@@ -11,8 +11,15 @@ namespace loko {
 
 struct LoweringRequest {
   int batch = 1;
+  int tokens = 0;         // of each sample; 0: the model reads no tokens
+  bool masked = false;    // some tokens are padding, which attention must not see
   bool training = false;  // false: forward only, nothing is kept for backward
   int maxPassRows = 0;    // bound on the cotangent rows of one pass; 0: by memory alone
+
+  bool operator==(const LoweringRequest& other) const {
+    return batch == other.batch && tokens == other.tokens && masked == other.masked &&
+           training == other.training && maxPassRows == other.maxPassRows;
+  }
 };
 
 /// Packs the weights that the plan needs through `weights`.

@@ -14,7 +14,7 @@ constexpr int kMaxPassRows = 64;
 }  // namespace
 
 int Lowering::rowsOf(ValueId value) {
-  return state(value).firstRowOnly ? 1 : graph_.shape(value).rows;
+  return state(value).firstRowOnly ? 1 : shapeOf(value).rows;
 }
 
 View Lowering::viewOf(ValueId value, bool first) {
@@ -44,6 +44,8 @@ void Lowering::findReads() {
     } else if (const auto* assemble = std::get_if<AssembleTokensNode>(&*node)) {
       demand(assemble->input, true);
       allRows[static_cast<std::size_t>(assemble->output)] = 1;
+    } else if (const auto* embed = std::get_if<EmbedTokensNode>(&*node)) {
+      allRows[static_cast<std::size_t>(embed->output)] = 1;
     } else if (const auto* linear = std::get_if<LinearNode>(&*node)) {
       bool any = false, all = false;
       for (const LinearPart& part : linear->parts) {
@@ -67,7 +69,9 @@ void Lowering::findReads() {
     }
   }
   for (ValueId value = 0; value < graph_.values(); ++value) {
-    state(value).firstRowOnly = !needsAll(value) && graph_.shape(value).rows > 1;
+    // Of the graph, not of this request: a single token must group the parts of a linear operation as
+    // any other number does, or their weights would be packed twice.
+    state(value).firstRowOnly = !needsAll(value) && graph_.shape(value).rows != 1;
   }
 }
 
@@ -78,10 +82,14 @@ void Lowering::findGradients() {
       for (const LinearPart& part : linear->parts) {
         state(part.output).needsGrad = needs(linear->input) || needs(linear->residual) ||
                                        adapter_.loraOf(part.module) != nullptr ||
-                                       adapter_.trainedOf(part.module) != nullptr;
+                                       adapter_.trainedOf(part.module) != nullptr ||
+                                       adapter_.biasOf(part.bias) != kNoParameter;
       }
+    } else if (const auto* assemble = std::get_if<AssembleTokensNode>(&node)) {
+      state(assemble->output).needsGrad = needs(assemble->input);
     } else if (const auto* norm = std::get_if<LayerNormNode>(&node)) {
-      state(norm->output).needsGrad = needs(norm->input);
+      state(norm->output).needsGrad =
+          needs(norm->input) || adapter_.biasOf(norm->bias) != kNoParameter;
     } else if (const auto* attention = std::get_if<AttentionNode>(&node)) {
       state(attention->output).needsGrad =
           needs(attention->q) || needs(attention->k) || needs(attention->v);
@@ -91,7 +99,8 @@ void Lowering::findGradients() {
   }
 }
 
-// Parts share a product when they run over the same rows with frozen weights.
+// Parts share a product when they run over the same rows with frozen weights, and with biases that are
+// all frozen or side by side in theta.
 void Lowering::formGroups() {
   for (const Node& node : graph_.nodes()) {
     const auto* linear = std::get_if<LinearNode>(&node);
@@ -101,15 +110,21 @@ void Lowering::formGroups() {
       ValueState& output = state(part.output);
       if (!output.read) continue;
       const TrainedModule* trained = adapter_.trainedOf(part.module);
-      auto group = std::find_if(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
-                                [&](const LinearGroup& candidate) {
-                                  return trained == nullptr && candidate.trained == nullptr &&
-                                         candidate.firstRowOnly == output.firstRowOnly;
-                                });
+      const ParameterOffset bias = trained != nullptr ? trained->bias : adapter_.biasOf(part.bias);
+      auto group =
+          std::find_if(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
+                       [&](const LinearGroup& candidate) {
+                         const ParameterOffset next = candidate.trainedBias == kNoParameter
+                                                          ? kNoParameter
+                                                          : candidate.trainedBias + candidate.out;
+                         return trained == nullptr && candidate.trained == nullptr &&
+                                bias == next && candidate.firstRowOnly == output.firstRowOnly;
+                       });
       if (group == groups_.end()) {
         LinearGroup fresh;
         fresh.node = linear;
         fresh.trained = trained;
+        fresh.trainedBias = bias;
         fresh.firstRowOnly = output.firstRowOnly;
         groups_.push_back(std::move(fresh));
         group = groups_.end() - 1;
@@ -149,7 +164,7 @@ void Lowering::formGroups() {
 void Lowering::choosePassRows() {
   std::int64_t widest = graph_.outputs();
   for (const LinearGroup& group : groups_) {
-    const int rows = group.firstRowOnly ? 1 : graph_.shape(group.parts[0]->output).rows;
+    const int rows = group.firstRowOnly ? 1 : shapeOf(group.parts[0]->output).rows;
     widest = std::max(widest, std::int64_t{rows} * group.out);
   }
   const std::int64_t rows = kPassBytes / (widest * request_.batch * std::int64_t{sizeof(float)});

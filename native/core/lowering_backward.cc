@@ -36,12 +36,12 @@ View Lowering::gradOf(ValueId value) {
   ValueState& s = state(value);
   if (s.grad.present()) return s.grad;
   if (s.group < 0) {
-    s.grad = cotangentBuffer(rowsOf(value), graph_.shape(value).cols);
+    s.grad = cotangentBuffer(rowsOf(value), shapeOf(value).cols);
     return s.grad;
   }
   LinearGroup& group = groups_[static_cast<std::size_t>(s.group)];
   if (!group.grad.present()) group.grad = cotangentBuffer(rowsOf(value), group.out);
-  s.grad = columns(group.grad, s.columnInGroup, graph_.shape(value).cols);
+  s.grad = columns(group.grad, s.columnInGroup, shapeOf(value).cols);
   return s.grad;
 }
 
@@ -84,7 +84,9 @@ void Lowering::backwardGroup(LinearGroup& group) {
   }
   if (group.trained != nullptr) {
     plan_.backward.emplace_back(
-        WeightBackward{dy, group.x, group.trained->weight, group.trained->bias});
+        WeightBackward{dy, group.x, group.trained->weight, group.trainedBias});
+  } else if (group.trainedBias != kNoParameter) {
+    plan_.backward.emplace_back(WeightBackward{dy, View{}, kNoParameter, group.trainedBias});
   }
   emitGram(group);
   if (state(node.input).needsGrad) {
@@ -132,8 +134,28 @@ void Lowering::residualGrad(ValueId residual, const View& grad) {
   plan_.backward.emplace_back(AddRows{grad, target});
 }
 
-void Lowering::backward(const LayerNormNode& node) {
+/// The cotangent of the patches is the rows of the tokens' after the class token: the same memory.
+void Lowering::backward(const AssembleTokensNode& node) {
   if (!state(node.output).gradWritten || !state(node.input).needsGrad) return;
+  ValueState& patches = state(node.input);
+  LOKO_CHECK(patches.readers == 1 && patches.group >= 0, "tokens are made of projected patches");
+  LinearGroup& group = groups_[static_cast<std::size_t>(patches.group)];
+  LOKO_CHECK(group.parts.size() == 1, "patches are projected by one module");
+  View grad = state(node.output).grad;
+  grad.offset += grad.ld;
+  --grad.rows;
+  patches.grad = group.grad = grad;
+  patches.gradWritten = true;
+}
+
+void Lowering::backward(const LayerNormNode& node) {
+  if (!state(node.output).gradWritten) return;
+  if (const ParameterOffset bias = adapter_.biasOf(node.bias); bias != kNoParameter) {
+    const View dy = state(node.output).grad;
+    plan_.backward.emplace_back(WeightBackward{dy, View{}, kNoParameter, bias});
+    emitGram({Gram{bias, bias + dy.cols}});
+  }
+  if (!state(node.input).needsGrad) return;
   const LayerNorm& norm = producerOf(plan_.forward, &LayerNorm::y, state(node.output).view);
   LayerNormBackward step;
   step.dy = state(node.output).grad;
@@ -154,6 +176,7 @@ void Lowering::backward(const AttentionNode& node) {
   step.v = attention.v;
   step.o = attention.o;
   step.probs = attention.probs;
+  step.mask = attention.mask;
   step.heads = node.heads;
   step.scale = node.scale;
   const auto target = [&](ValueId value, bool onlyFirstRow) {
@@ -175,22 +198,27 @@ void Lowering::backward(const SelectFirstNode& node) {
 // The parameters of a group are finished here for this pass: their share of the Gram matrix is
 // taken while the rows are hot.
 void Lowering::emitGram(const LinearGroup& group) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> ranges;
+  std::vector<Gram> ranges;
   const std::int64_t in = group.x.cols;
   for (const LoraSite& site : group.sites) {
-    ranges.emplace_back(site.a, site.a + site.rank * in);
-    ranges.emplace_back(site.b, site.b + std::int64_t{site.outEnd - site.outBegin} * site.rank);
+    ranges.push_back({site.a, site.a + site.rank * in});
+    ranges.push_back({site.b, site.b + std::int64_t{site.outEnd - site.outBegin} * site.rank});
   }
   if (group.trained != nullptr) {
-    ranges.emplace_back(group.trained->weight, group.trained->weight + group.out * in);
-    if (group.trained->bias != kNoParameter) {
-      ranges.emplace_back(group.trained->bias, group.trained->bias + group.out);
-    }
+    ranges.push_back({group.trained->weight, group.trained->weight + group.out * in});
   }
-  std::sort(ranges.begin(), ranges.end());
+  if (group.trainedBias != kNoParameter) {
+    ranges.push_back({group.trainedBias, group.trainedBias + group.out});
+  }
+  emitGram(std::move(ranges));
+}
+
+void Lowering::emitGram(std::vector<Gram> ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Gram& a, const Gram& b) { return a.begin < b.begin; });
   for (std::size_t i = 0; i < ranges.size();) {
-    Gram step{ranges[i].first, ranges[i].second};
-    for (++i; i < ranges.size() && ranges[i].first == step.end; ++i) step.end = ranges[i].second;
+    Gram step = ranges[i];
+    for (++i; i < ranges.size() && ranges[i].begin == step.end; ++i) step.end = ranges[i].end;
     plan_.backward.emplace_back(step);
   }
 }

@@ -29,7 +29,7 @@ void Lowering::forward(const ImageNode& node) {
 
 void Lowering::forward(const PatchifyNode& node) {
   const ImageNode& image = graph_.imageInput();
-  const ValueShape shape = graph_.shape(node.output);
+  const ValueShape shape = shapeOf(node.output);
   Patchify step;
   step.image = state(node.input).view;
   step.patches = state(node.output).view = forwardBuffer(shape.rows, shape.cols);
@@ -41,12 +41,43 @@ void Lowering::forward(const PatchifyNode& node) {
 }
 
 void Lowering::forward(const AssembleTokensNode& node) {
-  const ValueShape shape = graph_.shape(node.output);
+  const ValueShape shape = shapeOf(node.output);
   AssembleTokens step;
   step.patches = state(node.input).view;
   step.tokens = state(node.output).view = forwardBuffer(shape.rows, shape.cols);
   step.cls = weights_.vector({{node.cls, shape.cols}});
   step.pos = weights_.vector({{node.pos, std::int64_t{shape.rows} * shape.cols}});
+  plan_.forward.emplace_back(step);
+}
+
+void Lowering::forward(const EmbedTokensNode& node) {
+  const ValueShape shape = shapeOf(node.output);
+  const std::int64_t block = std::int64_t{request_.batch} * shape.rows;
+  View& input = plan_.input;
+  input.space = Space::kInput;
+  input.rows = 1;
+  input.cols = shape.rows;
+  input.ld = input.sampleStride = shape.rows;
+  plan_.inputElements = block * kTokenBlocks;
+  const auto blockOf = [&](TokenBlock which) {
+    View view = input;
+    view.offset = block * static_cast<std::int64_t>(which);
+    return view;
+  };
+  if (request_.masked) mask_ = blockOf(TokenBlock::kMask);
+
+  EmbedTokens step;
+  step.ids = blockOf(TokenBlock::kIds);
+  step.positionIds = blockOf(TokenBlock::kPositions);
+  step.typeIds = blockOf(TokenBlock::kTypes);
+  step.out = state(node.output).view = forwardBuffer(shape.rows, shape.cols);
+  step.words = weights_.vector({{node.words, std::int64_t{node.vocabulary} * shape.cols}});
+  step.positions =
+      weights_.vector({{node.positions, std::int64_t{node.positionCount} * shape.cols}});
+  step.types = weights_.vector({{node.types, std::int64_t{node.typeCount} * shape.cols}});
+  step.vocabulary = node.vocabulary;
+  step.positionCount = node.positionCount;
+  step.typeCount = node.typeCount;
   plan_.forward.emplace_back(step);
 }
 
@@ -73,9 +104,9 @@ void Lowering::forwardGroup(LinearGroup& group) {
   if (request_.training && node.activation != Activation::kNone && groupNeedsGrad(group)) {
     step.actGrad = group.actGrad = forwardBuffer(rows, group.out);
   }
+  step.trainedBias = group.trainedBias;
   if (group.trained != nullptr) {
     step.trainedWeight = group.trained->weight;
-    step.trainedBias = group.trained->bias;
   } else {
     std::vector<std::string> names;
     std::vector<std::pair<std::string, std::int64_t>> biases;
@@ -84,7 +115,7 @@ void Lowering::forwardGroup(LinearGroup& group) {
       biases.emplace_back(part->bias, part->out);
     }
     step.weight = weights_.matrix(names, group.x.cols, Orientation::kForward);
-    step.bias = weights_.vector(biases);
+    if (group.trainedBias == kNoParameter) step.bias = weights_.vector(biases);
   }
   if (!group.sites.empty()) {
     group.h = forwardBuffer(rows, group.rankSum);
@@ -98,7 +129,7 @@ void Lowering::forwardGroup(LinearGroup& group) {
 void Lowering::forward(const LayerNormNode& node) {
   if (!state(node.output).read) return;
   const int rows = rowsOf(node.output);
-  const int cols = graph_.shape(node.output).cols;
+  const int cols = shapeOf(node.output).cols;
   LayerNorm step;
   step.x = viewOf(node.input, state(node.output).firstRowOnly);
   step.y = state(node.output).view = forwardBuffer(rows, cols);
@@ -107,7 +138,8 @@ void Lowering::forward(const LayerNormNode& node) {
     step.rstd = forwardBuffer(rows, 1);
   }
   step.gamma = weights_.vector({{node.weight, cols}});
-  step.beta = weights_.vector({{node.bias, cols}});
+  step.trainedBeta = adapter_.biasOf(node.bias);
+  if (step.trainedBeta == kNoParameter) step.beta = weights_.vector({{node.bias, cols}});
   step.eps = node.eps;
   plan_.forward.emplace_back(step);
 }
@@ -118,9 +150,9 @@ void Lowering::forward(const AttentionNode& node) {
   step.q = viewOf(node.q, state(node.output).firstRowOnly);
   step.k = state(node.k).view;
   step.v = state(node.v).view;
-  step.o = state(node.output).view =
-      forwardBuffer(rowsOf(node.output), graph_.shape(node.output).cols);
-  const int keys = graph_.shape(node.k).rows;
+  step.mask = mask_;
+  step.o = state(node.output).view = forwardBuffer(rowsOf(node.output), shapeOf(node.output).cols);
+  const int keys = shapeOf(node.k).rows;
   if (request_.training && state(node.output).needsGrad && keys <= kMaxStoredKeys) {
     step.probs = forwardBuffer(node.heads * step.o.rows, keys);
   }

@@ -28,7 +28,8 @@ namespace loko {
 struct LinearGroup {
   const LinearNode* node = nullptr;
   std::vector<const LinearPart*> parts;
-  const TrainedModule* trained = nullptr;  // then it is the only part
+  const TrainedModule* trained = nullptr;      // then it is the only part
+  ParameterOffset trainedBias = kNoParameter;  // of all parts, side by side in theta
   bool firstRowOnly = false;
   int out = 0;
   std::vector<LoraSite> sites;
@@ -68,6 +69,7 @@ class Lowering {
   void forward(const ImageNode& node);
   void forward(const PatchifyNode& node);
   void forward(const AssembleTokensNode& node);
+  void forward(const EmbedTokensNode& node);
   void forward(const LinearNode& node);
   void forward(const LayerNormNode& node);
   void forward(const AttentionNode& node);
@@ -78,7 +80,8 @@ class Lowering {
   void emitBackward();
   void backward(const ImageNode&) {}
   void backward(const PatchifyNode&) {}
-  void backward(const AssembleTokensNode&) {}
+  void backward(const AssembleTokensNode& node);
+  void backward(const EmbedTokensNode&) {}
   void backward(const LinearNode& node);
   void backward(const LayerNormNode& node);
   void backward(const AttentionNode& node);
@@ -86,6 +89,8 @@ class Lowering {
   void backwardGroup(LinearGroup& group);
   void residualGrad(ValueId residual, const View& grad);
   void emitGram(const LinearGroup& group);
+  /// Joins what is adjacent.
+  void emitGram(std::vector<Gram> ranges);
 
   // cotangents
   /// The place where a contribution to the cotangent of `value` goes. `firstRow`: it covers only
@@ -102,6 +107,7 @@ class Lowering {
   void place();
 
   ValueState& state(ValueId value) { return values_[static_cast<std::size_t>(value)]; }
+  ValueShape shapeOf(ValueId value) const;  // for the tokens of this request
   int rowsOf(ValueId value);  // rows that are computed: 1 where only the first is read
   View viewOf(ValueId value, bool firstRow);
   bool groupNeedsGrad(const LinearGroup& group);
@@ -113,6 +119,7 @@ class Lowering {
   std::vector<ValueState> values_;
   std::vector<LinearGroup> groups_;
   std::vector<PlannedBuffer> buffers_;
+  View mask_;  // of the keys; absent where no token is padding
   Plan plan_;
 };
 

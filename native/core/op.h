@@ -78,6 +78,15 @@ struct AssembleTokens {
   WeightId cls = kNoWeight, pos = kNoWeight;
 };
 
+/// out[b, t] = words[ids] + types[typeIds] + positions[positionIds]. The numbers of tokens come as
+/// floats in the input space, [B, 1, T] each: whole, within their tables (Engine::setBatch checks),
+/// and exact, because a table has fewer than 2^24 rows.
+struct EmbedTokens {
+  View ids, positionIds, typeIds, out;
+  WeightId words = kNoWeight, positions = kNoWeight, types = kNoWeight;
+  int vocabulary = 0, positionCount = 0, typeCount = 0;
+};
+
 /// h[:, site columns] = x A^T for every site. h [B, rows, sum of ranks].
 struct LoraDown {
   View x, h;
@@ -85,8 +94,8 @@ struct LoraDown {
 };
 
 /// z = x W^T + bias + sum over sites of scale h B^T + residual; y = act(z); actGrad = act'(z) when
-/// present. W [out, in] is either frozen (weight, bias) or trained (trainedWeight, trainedBias in
-/// theta); exactly one of weight and trainedWeight is set.
+/// present. W [out, in] is frozen (weight) or trained (trainedWeight in theta), never both; so is
+/// the bias, of which a linear may have none.
 struct Linear {
   View x, y;
   WeightId weight = kNoWeight, bias = kNoWeight;
@@ -99,18 +108,21 @@ struct Linear {
 };
 
 /// xhat = (x - mean) * rstd, y = xhat * gamma + beta per row. xhat and rstd [B, rows, 1] are
-/// present only where backward needs them.
+/// present only where backward needs them. beta is frozen, or trained and in theta.
 struct LayerNorm {
   View x, y, xhat, rstd;
   WeightId gamma = kNoWeight, beta = kNoWeight;
+  ParameterOffset trainedBeta = kNoParameter;
   float eps = 0;
 };
 
-/// o = softmax(scale q k^T) v per head; head j owns columns [j*cols/heads, (j+1)*cols/heads) of q,
+/// o = softmax(scale q k^T + mask) v per head; head j owns columns [j*cols/heads, (j+1)*cols/heads) of q,
 /// k, v and o. q and o may have fewer rows than k and v (only the first token queries). probs [B,
-/// heads*q.rows, k.rows] is present where backward reads it; without it backward recomputes.
+/// heads*q.rows, k.rows] is present where backward reads it; without it backward recomputes. mask
+/// [B, 1, k.rows], where present, is 0 for a key that takes part and -infinity for padding, whose
+/// probability is exactly 0; at least one key of each sample takes part.
 struct Attention {
-  View q, k, v, o, probs;
+  View q, k, v, o, probs, mask;
   int heads = 0;
   float scale = 1;
 };
@@ -125,7 +137,7 @@ struct LoraBackward {
 };
 
 /// The Jacobian block of a trained linear: dW[seg] = dy^T x -> [out, in], db[seg] = sum over rows
-/// of dy.
+/// of dy. Either may be absent; x belongs to dW. A bias alone is also how a layer norm trains beta.
 struct WeightBackward {
   View dy, x;
   ParameterOffset weight = kNoParameter, bias = kNoParameter;
@@ -153,7 +165,7 @@ struct LayerNormBackward {
 /// dv = P^T dO, dP = dO v^T, dS = P * (dP - rowsum(dO * o)), dq = scale dS k, dk = scale dS^T q.
 /// dq, dk, dv are written (not accumulated); an absent one is not computed.
 struct AttentionBackward {
-  View dout, q, k, v, o, probs;
+  View dout, q, k, v, o, probs, mask;
   View dq, dk, dv;
   int heads = 0;
   float scale = 1;
@@ -184,6 +196,7 @@ struct Gram {
 #define LOKO_OPERATIONS(X) \
   X(Patchify)              \
   X(AssembleTokens)        \
+  X(EmbedTokens)           \
   X(LoraDown)              \
   X(Linear)                \
   X(LayerNorm)             \
@@ -198,9 +211,10 @@ struct Gram {
   X(ClearRows)             \
   X(Gram)
 
-using Step = std::variant<Patchify, AssembleTokens, LoraDown, Linear, LayerNorm, Attention,
-                          LoraBackward, WeightBackward, LinearBackward, LayerNormBackward,
-                          AttentionBackward, ActivationBackward, AddRows, ClearRows, Gram>;
+using Step =
+    std::variant<Patchify, AssembleTokens, EmbedTokens, LoraDown, Linear, LayerNorm, Attention,
+                 LoraBackward, WeightBackward, LinearBackward, LayerNormBackward, AttentionBackward,
+                 ActivationBackward, AddRows, ClearRows, Gram>;
 
 /// The operation's name, for error messages and profiles.
 const char* stepName(const Step& step);

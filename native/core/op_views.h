@@ -19,16 +19,17 @@ struct ViewVisitor {
   F& f;
   void operator()(Patchify& s) { visitViews(f, s.image, s.patches); }
   void operator()(AssembleTokens& s) { visitViews(f, s.patches, s.tokens); }
+  void operator()(EmbedTokens& s) { visitViews(f, s.ids, s.positionIds, s.typeIds, s.out); }
   void operator()(LoraDown& s) { visitViews(f, s.x, s.h); }
   void operator()(Linear& s) { visitViews(f, s.x, s.y, s.residual, s.actGrad, s.h); }
   void operator()(LayerNorm& s) { visitViews(f, s.x, s.y, s.xhat, s.rstd); }
-  void operator()(Attention& s) { visitViews(f, s.q, s.k, s.v, s.o, s.probs); }
+  void operator()(Attention& s) { visitViews(f, s.q, s.k, s.v, s.o, s.probs, s.mask); }
   void operator()(LoraBackward& s) { visitViews(f, s.dy, s.x, s.h, s.u); }
   void operator()(WeightBackward& s) { visitViews(f, s.dy, s.x); }
   void operator()(LinearBackward& s) { visitViews(f, s.dy, s.dx, s.actGrad, s.u); }
   void operator()(LayerNormBackward& s) { visitViews(f, s.dy, s.dx, s.xhat, s.rstd); }
   void operator()(AttentionBackward& s) {
-    visitViews(f, s.dout, s.q, s.k, s.v, s.o, s.probs, s.dq, s.dk, s.dv);
+    visitViews(f, s.dout, s.q, s.k, s.v, s.o, s.probs, s.mask, s.dq, s.dk, s.dv);
   }
   void operator()(ActivationBackward& s) { visitViews(f, s.dy, s.actGrad); }
   void operator()(AddRows& s) { visitViews(f, s.src, s.dst); }

@@ -1,6 +1,6 @@
 #pragma once
 
-// A lowered graph: flat lists of steps over planned memory. Made once per (batch, training).
+// A lowered graph: flat lists of steps over planned memory. Made once per LoweringRequest.
 
 #include <cstdint>
 #include <vector>
@@ -10,8 +10,6 @@
 namespace loko {
 
 struct Plan {
-  int batch = 1;
-  bool training = false;
   int passRows = 1;  // most cotangent rows of one backward pass; more rows run as several passes
   std::vector<Step> forward;
   std::vector<Step>

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -20,59 +21,6 @@ namespace {
 std::int64_t elements(const std::vector<std::int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1},
                          [](std::int64_t a, std::int64_t b) { return a * b; });
-}
-
-int bytesPerElement(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 8;
-    case DType::kFloat32:
-      return 4;
-    case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
-  }
-  return 0;
-}
-
-float fromBits(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float halfToFloat(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
-  const std::uint32_t exponent = (half >> 10) & 0x1Fu;
-  const std::uint32_t mantissa = half & 0x3FFu;
-  if (exponent == 0x1F) return fromBits(sign | 0x7F800000u | (mantissa << 13));
-  if (exponent != 0) return fromBits(sign | ((exponent + 112) << 23) | (mantissa << 13));
-  const float subnormal = static_cast<float>(mantissa) * 0x1p-24f;
-  return sign != 0 ? -subnormal : subnormal;
-}
-
-/// The i-th element of raw checkpoint bytes (little-endian, as every supported machine is), exactly.
-double elementAt(const unsigned char* bytes, DType dtype, std::int64_t i) {
-  switch (dtype) {
-    case DType::kFloat32: {
-      float value;
-      std::memcpy(&value, bytes + 4 * i, 4);
-      return value;
-    }
-    case DType::kFloat64: {
-      double value;
-      std::memcpy(&value, bytes + 8 * i, 8);
-      return value;
-    }
-    case DType::kFloat16:
-    case DType::kBFloat16: {
-      std::uint16_t value;
-      std::memcpy(&value, bytes + 2 * i, 2);
-      return dtype == DType::kFloat16 ? halfToFloat(value)
-                                      : fromBits(static_cast<std::uint32_t>(value) << 16);
-    }
-  }
-  return 0;
 }
 
 /// One NaN would make every step a skipped one, long after the checkpoint that holds it was loaded.
@@ -123,8 +71,18 @@ const WeightSpec& WeightStore::spec(const std::string& name) const {
   return found->second;
 }
 
+std::size_t WeightStore::size(const std::string& name) const {
+  return static_cast<std::size_t>(elements(spec(name).shape));
+}
+
+void WeightStore::replace(const std::string& name, std::vector<float> values) {
+  LOKO_CHECK(values.size() == size(name), name + " has another size");
+  replaced_.insert_or_assign(name, std::move(values));
+}
+
 std::vector<float> WeightStore::read(const std::string& name) const {
   const WeightSpec& from = spec(name);
+  if (const auto found = replaced_.find(name); found != replaced_.end()) return found->second;
   const std::int64_t count = elements(from.shape);
   std::vector<float> values(static_cast<std::size_t>(count));
   if (from.file.empty()) {
@@ -175,7 +133,7 @@ WeightId WeightTable::matrix(const std::vector<std::string>& names, int in,
                              Orientation orientation) {
   std::string key = orientation == Orientation::kForward ? "forward" : "backward";
   for (const std::string& name : names) key += '\n' + name;
-  if (const auto found = packed_.find(key); found != packed_.end()) return found->second;
+  if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
   std::vector<float> stacked;
   for (const std::string& name : names) {
     const std::vector<float> part = store_.read(name);
@@ -184,7 +142,7 @@ WeightId WeightTable::matrix(const std::vector<std::string>& names, int in,
   }
   const int out = static_cast<int>(static_cast<std::int64_t>(stacked.size()) / in);
   const WeightId id = backend_.addMatrix(stacked.data(), out, in, orientation);
-  packed_.emplace(std::move(key), id);
+  packed_.emplace(std::move(key), Packed{id, names});
   return id;
 }
 
@@ -196,9 +154,11 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
     any = any || !name.empty();
   }
   if (!any) return kNoWeight;
-  if (const auto found = packed_.find(key); found != packed_.end()) return found->second;
+  if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
   std::vector<float> stacked;
+  std::vector<std::string> names;
   for (const auto& [name, size] : parts) {
+    names.push_back(name);
     if (name.empty()) {
       stacked.insert(stacked.end(), static_cast<std::size_t>(size), 0.0F);
       continue;
@@ -208,8 +168,18 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
     stacked.insert(stacked.end(), part.begin(), part.end());
   }
   const WeightId id = backend_.addVector(stacked.data(), static_cast<std::int64_t>(stacked.size()));
-  packed_.emplace(std::move(key), id);
+  packed_.emplace(std::move(key), Packed{id, std::move(names)});
   return id;
+}
+
+void WeightTable::release(const std::vector<std::string>& names) {
+  for (auto entry = packed_.begin(); entry != packed_.end();) {
+    const std::vector<std::string>& parts = entry->second.names;
+    const bool stale =
+        std::find_first_of(parts.begin(), parts.end(), names.begin(), names.end()) != parts.end();
+    if (stale) backend_.release(entry->second.id);
+    entry = stale ? packed_.erase(entry) : std::next(entry);
+  }
 }
 
 }  // namespace loko

@@ -4,7 +4,8 @@
 //
 // Rule: the checkpoint's files stay open and are read with pread when a matrix is packed, so
 // weights exist in memory only in packed form, a file deleted meanwhile still works, and a file cut
-// short is a coded error, not the SIGBUS that a memory map would give.
+// short is a coded error, not the SIGBUS that a memory map would give. Only what an adapter was merged
+// into lives here as well.
 
 #include <cstdint>
 #include <map>
@@ -14,10 +15,9 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/dtype.h"
 
 namespace loko {
-
-enum class DType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kFloat64 };
 
 /// One tensor: bytes of a file, or values drawn from N(0, std) by seed (a new head; std 0: zeros).
 struct WeightSpec {
@@ -40,6 +40,9 @@ class WeightStore {
   /// Opens every file named by the specs; throws kFileRead with the path.
   void open();
   const WeightSpec& spec(const std::string& name) const;  // throws kWeightMissing
+  std::size_t size(const std::string& name) const;        // in elements
+  /// From now on the weight has these values.
+  void replace(const std::string& name, std::vector<float> values);
   /// Throws kFileRead where the file ends early, kWeightNotFinite for NaN, an infinity, or a float64
   /// beyond float32; both name the place.
   std::vector<float> read(const std::string& name) const;
@@ -48,6 +51,7 @@ class WeightStore {
   struct File;
   std::uint64_t seed_;
   std::map<std::string, WeightSpec> specs_;
+  std::map<std::string, std::vector<float>> replaced_;
   std::map<std::string, std::unique_ptr<File>> files_;
 };
 
@@ -61,11 +65,17 @@ class WeightTable {
   /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are
   /// empty.
   WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);
+  /// Forgets every packed copy that has one of these weights in it; no plan may use it any more.
+  void release(const std::vector<std::string>& names);
 
  private:
+  struct Packed {
+    WeightId id;
+    std::vector<std::string> names;
+  };
   const WeightStore& store_;
   Backend& backend_;
-  std::map<std::string, WeightId> packed_;
+  std::map<std::string, Packed> packed_;
 };
 
 }  // namespace loko

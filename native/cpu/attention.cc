@@ -40,7 +40,7 @@ struct AttentionShape {
   int queries, keys, width, heads, block, blocks;
 
   AttentionShape(const View& q, const View& k, const View& v, const View& o, const View& probs,
-                 int headCount)
+                 const View& mask, int headCount)
       : queries(q.rows),
         keys(k.rows),
         width(q.cols / headCount),
@@ -52,6 +52,7 @@ struct AttentionShape {
     expectShape(v, keys, q.cols, "v");
     expectShape(o, queries, q.cols, "o");
     if (probs.present()) expectShape(probs, heads * queries, keys, "probs");
+    if (mask.present()) expectShape(mask, 1, keys, "mask");
   }
 };
 
@@ -63,9 +64,10 @@ struct ScoreScratch {
         keys(pieces.take(Panels::floatCount(shape.width, shape.keys))) {}
 };
 
-/// probs = softmax(scale q k^T) for `rows` queries of one head; q and k at the head's first column.
+/// probs = softmax(scale q k^T + mask) for `rows` queries of one head; q and k at the head's first
+/// column, mask null or [keys]. The kernels' exp(-infinity) is exactly 0.
 void attend(const AttentionShape& shape, const float* q, std::int64_t qLd, int rows, const float* k,
-            std::int64_t kLd, float scale, float* probs, std::int64_t probsLd,
+            std::int64_t kLd, float scale, const float* mask, float* probs, std::int64_t probsLd,
             const ScoreScratch& scratch, const Context& context) {
   PackedRows left(context.kernels, scratch.q, rows, shape.width);
   left.packRows(q, qLd);
@@ -75,7 +77,11 @@ void attend(const AttentionShape& shape, const float* q, std::int64_t qLd, int r
     context.ops.storeTile(probs + tile.row * probsLd + tile.column, probsLd, tile.data, tile.stride,
                           tile.rows, tile.columns, false);
   });
-  for (int t = 0; t < rows; ++t) context.ops.softmax(probs + t * probsLd, shape.keys);
+  for (int t = 0; t < rows; ++t) {
+    float* row = probs + t * probsLd;
+    if (mask != nullptr) context.kernels.axpy(row, 1.0f, mask, shape.keys);
+    context.ops.softmax(row, shape.keys);
+  }
 }
 
 struct ForwardScratch {
@@ -92,7 +98,7 @@ struct ForwardScratch {
 };
 
 AttentionShape shapeOf(const Attention& op) {
-  return {op.q, op.k, op.v, op.o, op.probs, op.heads};
+  return {op.q, op.k, op.v, op.o, op.probs, op.mask, op.heads};
 }
 
 }  // namespace
@@ -109,6 +115,7 @@ void run(const Attention& op, const Frame& frame, Context& context) {
   const float* v = context.at(op.v, frame.batch);
   float* o = context.at(op.o, frame.batch);
   float* saved = context.at(op.probs, frame.batch);
+  const float* mask = context.at(op.mask, frame.batch);
 
   const std::int64_t tasks = std::int64_t{frame.batch} * shape.heads * shape.blocks;
   // A softmax costs about as much as 200 multiply-adds per score.
@@ -128,8 +135,9 @@ void run(const Attention& op, const Frame& frame, Context& context) {
         probs = saved + b * op.probs.sampleStride + (head * shape.queries + t0) * probsLd;
       }
       attend(shape, q + b * op.q.sampleStride + t0 * op.q.ld + column, op.q.ld, rows,
-             k + b * op.k.sampleStride + column, op.k.ld, op.scale, probs, probsLd, scratch.scores,
-             context);
+             k + b * op.k.sampleStride + column, op.k.ld, op.scale,
+             mask == nullptr ? nullptr : mask + b * op.mask.sampleStride, probs, probsLd,
+             scratch.scores, context);
       PackedRows left(context.kernels, scratch.left, rows, shape.keys);
       left.packRows(probs, probsLd);
       Panels right(context.kernels, scratch.values, shape.keys, shape.width);
@@ -146,7 +154,7 @@ void run(const Attention& op, const Frame& frame, Context& context) {
 namespace {
 
 AttentionShape shapeOf(const AttentionBackward& op) {
-  return {op.q, op.k, op.v, op.o, op.probs, op.heads};
+  return {op.q, op.k, op.v, op.o, op.probs, op.mask, op.heads};
 }
 
 struct BackwardScratch {
@@ -192,6 +200,8 @@ class HeadBackward {
         k_(operand(op.k)),
         v_(operand(op.v)),
         o_(operand(op.o)),
+        mask_(op.mask.present() ? context.at(op.mask, frame.batch) + sample * op.mask.sampleStride
+                                : nullptr),
         dout_(cotangent(op.dout, frame)),
         dq_(cotangent(op.dq, frame)),
         dk_(cotangent(op.dk, frame)),
@@ -241,8 +251,8 @@ class HeadBackward {
       block.probs = context_.at(op_.probs, batch_) + sample_ * op_.probs.sampleStride +
                     (head_ * shape_.queries + t0) * op_.probs.ld;
     } else {
-      attend(shape_, q_ + t0 * op_.q.ld, op_.q.ld, rows, k_, op_.k.ld, op_.scale, scratch_.probs,
-             shape_.keys, scratch_.scores, context_);
+      attend(shape_, q_ + t0 * op_.q.ld, op_.q.ld, rows, k_, op_.k.ld, op_.scale, mask_,
+             scratch_.probs, shape_.keys, scratch_.scores, context_);
     }
     if (dk_ != nullptr) block.queriesTransposed.packColumns(q_ + t0 * op_.q.ld, op_.q.ld);
     if (dv_ != nullptr) block.probsTransposed.packColumns(block.probs, block.probsLd);
@@ -311,7 +321,7 @@ class HeadBackward {
   const BackwardScratch& scratch_;
   Context& context_;
   const int batch_, sample_, head_;
-  const float *q_, *k_, *v_, *o_, *dout_;
+  const float *q_, *k_, *v_, *o_, *mask_, *dout_;
   float *dq_, *dk_, *dv_;
   Panels values_, keys_;
 };

@@ -138,6 +138,11 @@ WeightId Context::addVector(const float* data, std::int64_t size) {
   return static_cast<WeightId>(weights_.size()) - 1;
 }
 
+void Context::release(WeightId id) {
+  weight(id);
+  weights_[static_cast<std::size_t>(id)] = {};
+}
+
 const Context::Weight& Context::weight(WeightId id) const {
   LOKO_CHECK(id >= 0 && id < static_cast<int>(weights_.size()), "an unknown weight");
   return weights_[static_cast<std::size_t>(id)];

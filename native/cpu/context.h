@@ -60,6 +60,7 @@ class Context {
   // ---- frozen weights
   WeightId addMatrix(const float* data, int out, int in, Orientation orientation);
   WeightId addVector(const float* data, std::int64_t size);
+  void release(WeightId id);
   /// The matrix [out, in] packed for one orientation: as B[in, out] or B[out, in].
   const PackedMatrix& matrix(WeightId id, Orientation orientation, int out, int in) const;
   const float* vector(WeightId id, std::int64_t size) const;

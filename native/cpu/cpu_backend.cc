@@ -32,6 +32,7 @@ class CpuBackend final : public Backend {
   WeightId addVector(const float* data, std::int64_t size) override {
     return context_.addVector(data, size);
   }
+  void release(WeightId weight) override { context_.release(weight); }
 
   void reserve(Space space, std::int64_t elements) override {
     context_.space(space).grow(elements, space == Space::kTheta);

@@ -206,6 +206,8 @@ void epilogueDispatch(const EpilogueArgs& e) {
       return epilogueRows<Activation::kRelu>(e);
     case Activation::kQuickGelu:
       return epilogueRows<Activation::kQuickGelu>(e);
+    case Activation::kTanh:
+      return epilogueRows<Activation::kTanh>(e);
   }
 }
 

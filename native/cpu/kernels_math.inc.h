@@ -149,12 +149,18 @@ LOKO_INLINE Activated relu(Vec z) {
   return {select(z <= zero, zero, z), select(z > zero, broadcast(1.0f), zero)};
 }
 
+LOKO_INLINE Activated tanhActivation(Vec z) {
+  const Vec y = tanhVec(z);
+  return {y, fma(negate(y), y, broadcast(1.0f))};
+}
+
 template <Activation kind>
 LOKO_INLINE Activated activated(Vec z) {
   if constexpr (kind == Activation::kGelu) return gelu(z);
   if constexpr (kind == Activation::kGeluTanh) return geluTanh(z);
   if constexpr (kind == Activation::kRelu) return relu(z);
   if constexpr (kind == Activation::kQuickGelu) return quickGelu(z);
+  if constexpr (kind == Activation::kTanh) return tanhActivation(z);
   return {z, broadcast(1.0f)};
 }
 
@@ -189,6 +195,8 @@ void activateDispatch(Activation activation, float* y, float* derivative, const 
       return activateArray<Activation::kRelu>(y, derivative, x, n);
     case Activation::kQuickGelu:
       return activateArray<Activation::kQuickGelu>(y, derivative, x, n);
+    case Activation::kTanh:
+      return activateArray<Activation::kTanh>(y, derivative, x, n);
   }
 }
 

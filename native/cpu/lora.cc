@@ -269,13 +269,16 @@ void run(const LoraBackward& op, const Frame& frame, Context& context) {
 }
 
 void prepare(const WeightBackward& op, const WorkspaceHint& hint, Context& context) {
+  if (op.weight == kNoParameter) return;
   needBlock(op.dy.rows, op.dy.cols, op.x.cols, hint, context);
 }
 
 void run(const WeightBackward& op, const Frame& frame, Context& context) {
   const int rows = op.dy.rows, out = op.dy.cols, segments = frame.segments();
-  expectShape(op.x, rows, op.x.cols, "x");
-  writeParameterBlock({op.dy, op.x, op.weight, 1.0f}, frame, context);
+  if (op.weight != kNoParameter) {
+    expectShape(op.x, rows, op.x.cols, "x");
+    writeParameterBlock({op.dy, op.x, op.weight, 1.0f}, frame, context);
+  }
   if (op.bias == kNoParameter) return;
 
   const RowMap dy = context.rows(op.dy, segments);

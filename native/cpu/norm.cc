@@ -18,7 +18,8 @@ void run(const LayerNorm& op, const Frame& frame, Context& context) {
   const MutableRowMap rstd = context.writableRows(op.rstd, batch);
   LayerNormRow common{};
   common.gamma = context.vector(op.gamma, cols);
-  common.beta = context.vector(op.beta, cols);
+  common.beta = op.trainedBeta == kNoParameter ? context.vector(op.beta, cols)
+                                               : context.parameter(op.trainedBeta, cols);
   common.columns = cols;
   common.eps = op.eps;
   context.forEach(std::int64_t{batch} * rows, kWorkPerElement * cols, [&](std::int64_t i) {

@@ -1,4 +1,4 @@
-// Image to patches to tokens, and whole rows of cotangents. All of it moves memory; nothing is summed
+// Images and token numbers to embedded tokens, and whole rows of cotangents. All of it moves memory; nothing is summed
 // but single elements.
 #include <cstring>
 
@@ -40,6 +40,29 @@ void run(const AssembleTokens& op, const Frame& frame, Context& context) {
     const float* position = pos + t * cols;
     float* target = tokens.row(i);
     for (int c = 0; c < cols; ++c) target[c] = source[c] + position[c];
+  });
+}
+
+void run(const EmbedTokens& op, const Frame& frame, Context& context) {
+  const int tokens = op.out.rows, cols = op.out.cols;
+  expectShape(op.ids, 1, tokens, "ids");
+  expectShape(op.positionIds, 1, tokens, "positionIds");
+  expectShape(op.typeIds, 1, tokens, "typeIds");
+  const RowMap ids = context.rows(op.ids, frame.batch);
+  const RowMap positionIds = context.rows(op.positionIds, frame.batch);
+  const RowMap typeIds = context.rows(op.typeIds, frame.batch);
+  const MutableRowMap out = context.writableRows(op.out, frame.batch);
+  const float* words = context.vector(op.words, std::int64_t{op.vocabulary} * cols);
+  const float* positions = context.vector(op.positions, std::int64_t{op.positionCount} * cols);
+  const float* types = context.vector(op.types, std::int64_t{op.typeCount} * cols);
+  const auto rowOf = [&](float id) { return static_cast<std::int64_t>(id) * cols; };
+  context.forEach(std::int64_t{frame.batch} * tokens, 10 * cols, [&](std::int64_t i) {
+    const std::int64_t sample = i / tokens, t = i % tokens;
+    const float* word = words + rowOf(ids.row(sample)[t]);
+    const float* type = types + rowOf(typeIds.row(sample)[t]);
+    const float* position = positions + rowOf(positionIds.row(sample)[t]);
+    float* target = out.row(i);
+    for (int c = 0; c < cols; ++c) target[c] = word[c] + type[c] + position[c];
   });
 }
 

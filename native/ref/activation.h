@@ -40,6 +40,10 @@ Activated<T> activate(Activation activation, const T& z) {
       const T sigmoid = T(1) / (T(1) + exp(T(-1.702) * z));
       return {z * sigmoid, sigmoid + T(1.702) * z * sigmoid * (T(1) - sigmoid)};
     }
+    case Activation::kTanh: {
+      const T t = tanh(z);
+      return {t, T(1) - t * t};
+    }
   }
   return {z, T(1)};
 }

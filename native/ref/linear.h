@@ -136,16 +136,18 @@ void run(const LoraBackward& op, const Frame& frame, Memory<T>& memory) {
 template <class T>
 void run(const WeightBackward& op, const Frame& frame, Memory<T>& memory) {
   const int rows = op.dy.rows, out = op.dy.cols, in = op.x.cols;
-  expectShape(op.x, rows, in, "x");
+  if (op.weight != kNoParameter) expectShape(op.x, rows, in, "x");
   const Tensor<T> dy = memory(op.dy, frame.segments()), x = memory(op.x, frame.batch);
   for (int s = 0; s < frame.segments(); ++s) {
-    const int b = s % frame.batch;
-    T* weight = memory.jacobianBlock(frame, s, op.weight, std::int64_t{out} * in);
-    for (int o = 0; o < out; ++o) {  // dW = dy^T x
-      for (int i = 0; i < in; ++i) {
-        T sum(0);
-        for (int t = 0; t < rows; ++t) sum += dy(s, t, o) * x(b, t, i);
-        storeGradient(frame, s, weight[std::int64_t{o} * in + i], sum);
+    if (op.weight != kNoParameter) {
+      const int b = s % frame.batch;
+      T* weight = memory.jacobianBlock(frame, s, op.weight, std::int64_t{out} * in);
+      for (int o = 0; o < out; ++o) {  // dW = dy^T x
+        for (int i = 0; i < in; ++i) {
+          T sum(0);
+          for (int t = 0; t < rows; ++t) sum += dy(s, t, o) * x(b, t, i);
+          storeGradient(frame, s, weight[std::int64_t{o} * in + i], sum);
+        }
       }
     }
     if (op.bias == kNoParameter) continue;

@@ -18,7 +18,10 @@ void run(const LayerNorm& op, const Frame& frame, Memory<T>& memory) {
   const Tensor<T> x = memory(op.x, frame.batch), y = memory(op.y, frame.batch);
   const Tensor<T> xhat = memory(op.xhat, frame.batch), rstd = memory(op.rstd, frame.batch);
   const T* gamma = memory.vector(op.gamma, cols);
-  const T* beta = memory.vector(op.beta, cols);
+  LOKO_CHECK((op.beta == kNoWeight) != (op.trainedBeta == kNoParameter),
+             "a layer norm needs one beta, frozen or trained");
+  const T* beta =
+      op.beta != kNoWeight ? memory.vector(op.beta, cols) : memory.parameter(op.trainedBeta, cols);
   for (int b = 0; b < frame.batch; ++b) {
     for (int t = 0; t < rows; ++t) {
       T mean(0);

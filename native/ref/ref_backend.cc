@@ -45,6 +45,10 @@ class RefBackend final : public Backend {
     return static_cast<WeightId>(memory_.weights.size()) - 1;
   }
 
+  void release(WeightId weight) override {
+    memory_.weights.at(static_cast<std::size_t>(weight)) = {};
+  }
+
   void reserve(Space space, std::int64_t elements) override {
     grow(memory_.space(space), elements, space == Space::kTheta ? 0 : kUnwritten);
   }

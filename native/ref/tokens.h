@@ -47,6 +47,31 @@ void run(const AssembleTokens& op, const Frame& frame, Memory<T>& memory) {
 }
 
 template <class T>
+void run(const EmbedTokens& op, const Frame& frame, Memory<T>& memory) {
+  const int tokens = op.out.rows, cols = op.out.cols;
+  expectShape(op.ids, 1, tokens, "ids");
+  expectShape(op.positionIds, 1, tokens, "positionIds");
+  expectShape(op.typeIds, 1, tokens, "typeIds");
+  const T* words = memory.vector(op.words, std::int64_t{op.vocabulary} * cols);
+  const T* positions = memory.vector(op.positions, std::int64_t{op.positionCount} * cols);
+  const T* types = memory.vector(op.types, std::int64_t{op.typeCount} * cols);
+  const Tensor<T> ids = memory(op.ids, frame.batch), out = memory(op.out, frame.batch);
+  const Tensor<T> positionIds = memory(op.positionIds, frame.batch);
+  const Tensor<T> typeIds = memory(op.typeIds, frame.batch);
+  const auto rowOf = [&](const T& id) {
+    return static_cast<std::int64_t>(static_cast<double>(id)) * cols;
+  };
+  for (int b = 0; b < frame.batch; ++b) {
+    for (int t = 0; t < tokens; ++t) {
+      const T* word = words + rowOf(ids(b, 0, t));
+      const T* type = types + rowOf(typeIds(b, 0, t));
+      const T* position = positions + rowOf(positionIds(b, 0, t));
+      for (int c = 0; c < cols; ++c) out(b, t, c) = word[c] + type[c] + position[c];
+    }
+  }
+}
+
+template <class T>
 void run(const AddRows& op, const Frame& frame, Memory<T>& memory) {
   LOKO_CHECK(op.src.rows <= op.dst.rows && op.src.cols == op.dst.cols, "src does not fit dst");
   const Tensor<T> src = memory(op.src, frame.segments()), dst = memory(op.dst, frame.segments());

@@ -12,6 +12,7 @@
 #include "cpu/cpu_backend.h"
 #include "doctest/doctest.h"
 #include "ref/ref_backend.h"
+#include "test/engine_testing.h"
 #include "test/recording_backend.h"
 #include "test/tiny_vit.h"
 
@@ -42,70 +43,19 @@ std::vector<float> pixels(const Engine& engine, int batch, std::uint64_t seed) {
 }
 
 std::vector<double> logitsOf(Engine& engine, const std::vector<float>& input, int batch) {
-  std::vector<double> logits;
-  engine.setBatch(input.data(), batch);
-  engine.forward(logits);
-  return logits;
-}
-
-double norm(const std::vector<double>& v) {
-  double sum = 0;
-  for (const double x : v) sum += x * x;
-  return std::sqrt(sum);
-}
-
-/// max over rows of ||a - b|| / ||b||
-double worstRow(const std::vector<float>& a, const std::vector<float>& b, std::int64_t n) {
-  double worst = 0;
-  for (std::size_t row = 0; row * static_cast<std::size_t>(n) < a.size(); ++row) {
-    std::vector<double> difference, reference;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
-      const std::size_t at = row * static_cast<std::size_t>(n) + i;
-      difference.push_back(static_cast<double>(a[at]) - b[at]);
-      reference.push_back(b[at]);
-    }
-    worst = std::max(worst, norm(difference) / norm(reference));
-  }
-  return worst;
+  return logitsOf(engine, {input, batch, 0});
 }
 
 }  // namespace
 
 TEST_CASE("the Jacobian of the whole model is the derivative of its logits") {
-  // Central differences in float64, extrapolated over h and 2h (Richardson): the error is about
-  // h^4 |f^(5)| / 30, 1e-12 to 1e-8 here even where attention bends sharply. theta is exchanged as
-  // float32, so it is first rounded to a grid on which theta +- h is exact; the Jacobian comes back
-  // as float32, which adds 6e-8 of its size.
   for (const bool wide : {false, true}) {
     TinyVit shape;
     shape.activation = wide ? Activation::kGeluTanh : Activation::kGelu;
     const auto engine = makeEngine(ref::makeRefBackend(),
                                    wide ? kAllLinear : std::vector<std::string>{"query", "value"},
                                    {"classifier"}, shape);
-    const std::vector<float> input = pixels(*engine, 2, 1);
-    const std::int64_t n = engine->parameters();
-    std::vector<float> theta(static_cast<std::size_t>(n));
-    engine->readTheta(theta.data());
-    for (float& value : theta) value = std::round(value * 0x1p12F) * 0x1p-12F;
-    engine->writeTheta(theta.data());
-    engine->setBatch(input.data(), 2);
-    const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
-    constexpr float kStep = 0x1p-10F;
-    for (std::size_t j = 0; j < theta.size(); j += 7) {
-      const auto at = [&](float offset) {
-        std::vector<float> moved = theta;
-        moved[j] += offset;
-        engine->writeTheta(moved.data());
-        return logitsOf(*engine, input, 2);
-      };
-      const auto up = at(kStep), down = at(-kStep), up2 = at(2 * kStep), down2 = at(-2 * kStep);
-      for (std::size_t out = 0; out < up.size(); ++out) {
-        const double expected =
-            (8 * (up[out] - down[out]) - (up2[out] - down2[out])) / (12.0 * kStep);
-        const double actual = jacobian[out * theta.size() + j];
-        CHECK(std::abs(actual - expected) < 1e-6 * (1 + std::abs(expected)));
-      }
-    }
+    CHECK(worstDerivative(*engine, {pixels(*engine, 2, 1), 2, 0}, 7) < 1e-6);
   }
 }
 
@@ -284,23 +234,24 @@ TEST_CASE("a gradient takes no Gram workspace, a Jacobian as much as its rows ne
   CHECK(mostGramRows() <= 16);
 }
 
-TEST_CASE("the engine keeps the plans of the eight batch sizes used last, and answers the same") {
+TEST_CASE("the engine keeps the plans of the 32 batch sizes used last, and answers the same") {
   std::vector<WorkspaceHint> hints;
   const auto engine = makeEngine(std::make_unique<RecordingBackend>(cpu::makeCpuBackend(1), hints),
                                  {"query"}, {"classifier"});
-  const std::vector<float> input = pixels(*engine, 12, 14);
+  constexpr int kKept = 32;
+  const std::vector<float> input = pixels(*engine, kKept + 1, 14);
   const auto lowered = [&](int batch) {
     hints.clear();
     logitsOf(*engine, input, batch);
     return !hints.empty();
   };
   const std::vector<double> before = logitsOf(*engine, input, 1);
-  for (int batch = 2; batch <= 8; ++batch) CHECK(lowered(batch));
+  for (int batch = 2; batch <= kKept; ++batch) CHECK(lowered(batch));
   CHECK(!lowered(1));  // used again, so that batch 2 is now the one used longest ago
-  CHECK(lowered(9));
+  CHECK(lowered(kKept + 1));
   CHECK(!lowered(1));
-  for (int batch = 3; batch <= 9; ++batch) CHECK(!lowered(batch));
-  CHECK(lowered(2));  // was dropped for 9, and takes the place of 1
+  for (int batch = 3; batch <= kKept + 1; ++batch) CHECK(!lowered(batch));
+  CHECK(lowered(2));  // was dropped for the last one, and takes the place of 1
   CHECK(lowered(1));
   CHECK(logitsOf(*engine, input, 1) == before);
 }

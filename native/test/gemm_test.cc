@@ -80,6 +80,8 @@ double activate(Activation kind, double z) {
       return z > 0 ? z : 0;
     case Activation::kQuickGelu:
       return z / (1 + std::exp(-1.702 * z));
+    case Activation::kTanh:
+      return std::tanh(z);
   }
   return NAN;
 }

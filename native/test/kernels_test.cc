@@ -126,7 +126,9 @@ TEST_CASE("activations and their derivatives are exact to a few units of the las
        [](double z) {
          const double s = 1 / (1 + std::exp(-1.702 * z));
          return s + 1.702 * z * s * (1 - s);
-       }}};
+       }},
+      {Activation::kTanh, [](double z) { return std::tanh(z); },
+       [](double z) { return 1 / (std::cosh(z) * std::cosh(z)); }}};
   std::vector<float> x = denseGrid(30);
   std::vector<float> y(x.size()), d(x.size());
   forEachIsa([&](const Kernels& table, double) {

@@ -25,7 +25,7 @@ Lowered lowerTiny(const TinyVit& shape, const std::vector<std::string>& targets,
   const auto backend = ref::makeRefBackend();
   WeightTable table(*store, *backend);
   const Adapter adapter = makeAdapter(builder.graph(), targets, 2, trained);
-  return {lower(builder.graph(), adapter, table, {1, training, 0}), builder.graph()};
+  return {lower(builder.graph(), adapter, table, {1, 0, false, training, 0}), builder.graph()};
 }
 
 template <class Operation>

@@ -11,7 +11,7 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 1, 1, 1},   {5, 5, 3, 7},   {17, 17, 1, 48}, {1, 17, 5, 16},
                              {1, 65, 3, 26}, {65, 65, 3, 8}, {5, 17, 1, 130}, {17, 17, 5, 32}};
 
-Attention attention(OpCase& op, const Shape& shape, Role outputs, bool probs) {
+Attention attention(OpCase& op, const Shape& shape, Role outputs, bool probs, bool masked = false) {
   const int cols = shape.heads * shape.width;
   Attention step;
   step.heads = shape.heads;
@@ -23,15 +23,16 @@ Attention attention(OpCase& op, const Shape& shape, Role outputs, bool probs) {
   if (probs) {
     step.probs = op.operand(Axis::kSamples, outputs, shape.heads * shape.queries, shape.keys);
   }
+  if (masked) step.mask = op.mask(shape.keys);
   return step;
 }
 
 /// `wanted` has a bit for each of dq, dk, dv.
-OpCase backwardCase(const Shape& shape, int batch, int rows, Layout layout, int wanted,
-                    bool probs) {
+OpCase backwardCase(const Shape& shape, int batch, int rows, Layout layout, int wanted, bool probs,
+                    bool masked = false) {
   OpCase op(batch, rows, layout);
   const int cols = shape.heads * shape.width;
-  const Attention forward = attention(op, shape, Role::kRead, true);
+  const Attention forward = attention(op, shape, Role::kRead, true, masked);
   op.fill(forward);
   AttentionBackward step;
   step.heads = forward.heads;
@@ -41,6 +42,7 @@ OpCase backwardCase(const Shape& shape, int batch, int rows, Layout layout, int 
   step.v = forward.v;
   step.o = forward.o;
   if (probs) step.probs = forward.probs;
+  step.mask = forward.mask;
   step.dout = op.read(Axis::kSegments, shape.queries, cols);
   if (wanted & 1) step.dq = op.target(false, shape.queries, cols);
   if (wanted & 2) step.dk = op.target(false, shape.keys, cols);
@@ -59,6 +61,61 @@ TEST_CASE("Attention agrees with the specification, with and without kept probab
           OpCase op(batch, 1, layout);
           op.step = attention(op, shape, Role::kWritten, probs);
           checkStep(op);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Attention over the keys that a mask leaves agrees with the specification") {
+  for (const Shape& shape : kShapes) {
+    for (const Layout layout : kLayouts) {
+      for (const bool probs : {false, true}) {
+        OpCase op(3, 1, layout);
+        op.step = attention(op, shape, Role::kWritten, probs, true);
+        checkStep(op);
+        checkStep(backwardCase(shape, 3, 2, layout, 7, probs, true));
+      }
+    }
+  }
+}
+
+TEST_CASE("a masked key has probability 0 and no influence, to the bit") {
+  // Whatever stands in the rows of k and v that are hidden, all other results are the same bits. What
+  // is not hidden must lie in the same places, since the order of a sum depends on them.
+  for (const Candidate& candidate : candidates()) {
+    CAPTURE(candidate.name);
+    OpCase op(2, 1);
+    const Attention step = attention(op, {5, 17, 3, 7}, Role::kWritten, true, true);
+    op.step = step;
+    OpCase other = op;
+    for (int s = 0; s < 2; ++s) {
+      for (int j = 0; j < step.k.rows; ++j) {
+        if (op.input[static_cast<std::size_t>(step.mask.offset + s * step.mask.sampleStride + j)] ==
+            0) {
+          continue;
+        }
+        for (const View& view : {step.k, step.v}) {
+          for (int c = 0; c < view.cols; ++c) {
+            other.scratch[static_cast<std::size_t>(view.offset + s * view.sampleStride +
+                                                   j * view.ld + c)] = 100.0f + 10.0f * j;
+          }
+        }
+      }
+    }
+    Runner runner(candidate, 1, op);
+    const Outcome first = runner.run(op, 0), second = runner.run(other, 0);
+    for (std::size_t i = 0; i < first.scratch.size(); ++i) {
+      if (op.isOutput(i)) CHECK(sameBits(first.scratch[i], second.scratch[i]));
+    }
+    for (int s = 0; s < 2; ++s) {
+      for (int t = 0; t < step.probs.rows; ++t) {
+        for (int j = 0; j < step.k.rows; ++j) {
+          const bool hidden = op.input[static_cast<std::size_t>(
+                                  step.mask.offset + s * step.mask.sampleStride + j)] < 0;
+          const double prob = first.scratch[static_cast<std::size_t>(
+              step.probs.offset + s * step.probs.sampleStride + t * step.probs.ld + j)];
+          CHECK((prob == 0) == hidden);
         }
       }
     }
@@ -96,6 +153,7 @@ TEST_CASE("Attention over more tokens than a cache holds is exact to the same bo
       checkStep(op);
       checkStep(backwardCase(shape, 1, 9, Layout::kMixed, 7, probs));
       checkStep(backwardCase(shape, 2, 2, Layout::kSliced, 7, probs));
+      checkStep(backwardCase(shape, 2, 2, Layout::kDense, 7, probs, true));
     }
   }
 }

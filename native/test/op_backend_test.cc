@@ -28,7 +28,8 @@ std::vector<float> readAll(Backend& backend, Space space, std::int64_t count) {
 }  // namespace
 
 TEST_CASE("Activations of the specification have the values that PyTorch gives") {
-  // torch.nn.functional in float64 at 1 and -2: gelu, gelu(approximate="tanh"), relu, x sigmoid(1.702 x)
+  // torch.nn.functional in float64 at 1 and -2: gelu, gelu(approximate="tanh"), relu, x sigmoid(1.702 x),
+  // tanh
   struct Known {
     Activation activation;
     double atOne, atMinusTwo;
@@ -37,7 +38,8 @@ TEST_CASE("Activations of the specification have the values that PyTorch gives")
        {Known{Activation::kNone, 1, -2}, Known{Activation::kRelu, 1, 0},
         Known{Activation::kGelu, 0.841344746068543, -0.04550026389635842},
         Known{Activation::kGeluTanh, 0.8411919906082768, -0.04540230591222494},
-        Known{Activation::kQuickGelu, 0.8457957659328212, -0.06434137685579186}}) {
+        Known{Activation::kQuickGelu, 0.8457957659328212, -0.06434137685579186},
+        Known{Activation::kTanh, 0.7615941559557649, -0.9640275800758169}}) {
     CHECK(ref::activate(known.activation, 1.0).value ==
           doctest::Approx(known.atOne).epsilon(1e-14));
     CHECK(ref::activate(known.activation, -2.0).value ==

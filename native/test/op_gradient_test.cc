@@ -193,8 +193,9 @@ TEST_CASE("WeightBackward is the derivative with respect to a trained weight and
 }
 
 TEST_CASE("actGrad is the derivative of every activation, folded into LinearBackward or apart") {
-  for (const Activation activation : {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
-                                      Activation::kRelu, Activation::kQuickGelu}) {
+  for (const Activation activation :
+       {Activation::kNone, Activation::kGelu, Activation::kGeluTanh, Activation::kRelu,
+        Activation::kQuickGelu, Activation::kTanh}) {
     CAPTURE(static_cast<int>(activation));
     for (const bool fused : {false, true}) {
       checkGradients([&](Chain& chain) {
@@ -260,11 +261,27 @@ TEST_CASE("LayerNormBackward is the derivative of LayerNorm, written or accumula
   }
 }
 
+TEST_CASE("WeightBackward is the derivative with respect to the beta of a layer norm") {
+  checkGradients([](Chain& chain) {
+    LayerNorm norm;
+    norm.eps = 1e-5f;
+    norm.x = chain.input(3, 5);
+    norm.y = chain.output = chain.input(3, 5);
+    norm.gamma = chain.op.vector(5);
+    norm.trainedBeta = chain.block(5);
+    chain.forward = {norm};
+    chain.seed = chain.cotangent(3, 5);
+    chain.backward = {WeightBackward{chain.seed, View{}, kNoParameter, norm.trainedBeta}};
+  });
+}
+
 TEST_CASE("AttentionBackward is the derivative of Attention, for all tokens and for the first") {
   struct Shape {
     int queries, keys, heads, width;
+    bool masked = false;
   };
-  for (const Shape& shape : {Shape{4, 4, 2, 3}, Shape{1, 5, 3, 2}, Shape{1, 1, 1, 1}}) {
+  for (const Shape& shape : {Shape{4, 4, 2, 3}, Shape{1, 5, 3, 2}, Shape{1, 1, 1, 1},
+                             Shape{4, 4, 2, 3, true}, Shape{1, 5, 3, 2, true}}) {
     for (const bool kept : {false, true}) {
       checkGradients([&](Chain& chain) {
         const int cols = shape.heads * shape.width;
@@ -276,6 +293,7 @@ TEST_CASE("AttentionBackward is the derivative of Attention, for all tokens and 
         attention.v = chain.input(shape.keys, cols);
         attention.o = chain.output = chain.input(shape.queries, cols);
         if (kept) attention.probs = chain.input(shape.heads * shape.queries, shape.keys);
+        if (shape.masked) attention.mask = chain.op.mask(shape.keys);
         chain.forward = {attention};
         chain.seed = chain.cotangent(shape.queries, cols);
         AttentionBackward back;
@@ -286,6 +304,7 @@ TEST_CASE("AttentionBackward is the derivative of Attention, for all tokens and 
         back.v = attention.v;
         back.o = attention.o;
         back.probs = attention.probs;
+        back.mask = attention.mask;
         back.dout = chain.seed;
         back.dq = chain.cotangent(shape.queries, cols);
         back.dk = chain.cotangent(shape.keys, cols);

@@ -89,6 +89,7 @@ class OpCase {
 
   Step step;
   Frame frame;
+  bool indexesInput = false;  // the input holds row numbers: nothing else may stand there
 
   void reduce() {
     frame.reduce = true;
@@ -131,6 +132,31 @@ class OpCase {
   /// A cotangent that a backward step adds to, or writes.
   View target(bool accumulate, int rows, int cols) {
     return operand(Axis::kSegments, accumulate ? Role::kUpdated : Role::kWritten, rows, cols);
+  }
+
+  /// Of the keys of attention: of each sample other ones are hidden, and never all.
+  View mask(int keys) {
+    const View view = operand(Axis::kSamples, Role::kRead, 1, keys, Space::kInput);
+    for (int s = 0; s < frame.batch; ++s) {
+      for (int j = 0; j < keys; ++j) {
+        const bool hidden = keys > 1 && (j + s) % 3 == 1;
+        input[static_cast<std::size_t>(view.offset + s * view.sampleStride + j)] =
+            hidden ? -INFINITY : 0.0f;
+      }
+    }
+    return view;
+  }
+  /// Numbers of rows of a table.
+  View indices(int count, int tableRows) {
+    const View view = operand(Axis::kSamples, Role::kRead, 1, count, Space::kInput);
+    for (int s = 0; s < frame.batch; ++s) {
+      for (int j = 0; j < count; ++j) {
+        input[static_cast<std::size_t>(view.offset + s * view.sampleStride + j)] =
+            static_cast<float>(random_() % static_cast<unsigned>(tableRows));
+      }
+    }
+    indexesInput = true;
+    return view;
   }
 
   /// Room in theta and the Jacobian; blocks are separated by parameters that nobody may touch.
@@ -311,7 +337,7 @@ class Runner {
       std::fill(values.begin(), values.end(), std::nanf(""));
     };
     poison(poisoned.scratch);
-    poison(poisoned.input);
+    if (!op.indexesInput) poison(poisoned.input);
     poison(poisoned.theta);
     run(poisoned, std::nanf(""));
   }

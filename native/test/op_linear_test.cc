@@ -22,8 +22,9 @@ std::vector<Shape> allShapes() {
 struct Extent {
   int rows, cols;
 };
-constexpr Activation kActivations[] = {Activation::kNone, Activation::kGelu, Activation::kGeluTanh,
-                                       Activation::kRelu, Activation::kQuickGelu};
+constexpr Activation kActivations[] = {Activation::kNone,      Activation::kGelu,
+                                       Activation::kGeluTanh,  Activation::kRelu,
+                                       Activation::kQuickGelu, Activation::kTanh};
 
 /// The sites of a fused linear: the first third of its columns and the last, with unequal ranks.
 /// Returns the columns of h.
@@ -189,6 +190,25 @@ TEST_CASE(
             op.step = step;
             checkStep(op);
           }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("WeightBackward writes a bias alone where the weight is frozen") {
+  for (const auto& [batch, rows] : kSegments) {
+    for (const Layout layout : kLayouts) {
+      for (const auto& [tokens, cols] : {Extent{1, 1}, Extent{5, 7}, Extent{17, 48}}) {
+        for (const bool reduce : {false, true}) {
+          OpCase op(batch, reduce ? 1 : rows, layout);
+          if (reduce) op.reduce();
+          WeightBackward step;
+          step.dy = op.read(Axis::kSegments, tokens, cols);
+          step.bias = op.parameters(cols);
+          op.writesBlock(step.bias, cols);
+          op.step = step;
+          checkStep(op);
         }
       }
     }

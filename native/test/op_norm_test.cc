@@ -14,7 +14,7 @@ constexpr Extent kExtents[] = {{1, 1}, {5, 1}, {5, 7}, {1, 48}, {17, 64}, {5, 13
 TEST_CASE("LayerNorm agrees with the specification, with and without what backward keeps") {
   for (const auto& [rows, cols] : kExtents) {
     for (const Layout layout : kLayouts) {
-      for (int options = 0; options < 4; ++options) {
+      for (int options = 0; options < 8; ++options) {
         OpCase op(2, 1, layout);
         LayerNorm step;
         step.eps = 1e-6f;
@@ -23,7 +23,11 @@ TEST_CASE("LayerNorm agrees with the specification, with and without what backwa
         if (options & 1) step.xhat = op.written(Axis::kSamples, rows, cols);
         if (options & 2) step.rstd = op.written(Axis::kSamples, rows, 1);
         step.gamma = op.vector(cols);
-        step.beta = op.vector(cols);
+        if (options & 4) {
+          step.trainedBeta = op.parameters(cols);
+        } else {
+          step.beta = op.vector(cols);
+        }
         op.step = step;
         checkStep(op);
       }

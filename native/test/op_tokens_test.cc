@@ -45,6 +45,29 @@ TEST_CASE("AssembleTokens puts the class token first and adds the position embed
   }
 }
 
+TEST_CASE("EmbedTokens adds the rows of three tables") {
+  for (const int tokens : {1, 5, 17}) {
+    for (const int cols : {1, 7, 48, 130}) {
+      for (const Layout layout : kLayouts) {
+        OpCase op(3, 1, layout, Values::kExact);
+        EmbedTokens step;
+        step.vocabulary = 29;
+        step.positionCount = 23;
+        step.typeCount = 2;
+        step.ids = op.indices(tokens, step.vocabulary);
+        step.positionIds = op.indices(tokens, step.positionCount);
+        step.typeIds = op.indices(tokens, step.typeCount);
+        step.out = op.written(Axis::kSamples, tokens, cols);
+        step.words = op.vector(std::int64_t{step.vocabulary} * cols);
+        step.positions = op.vector(std::int64_t{step.positionCount} * cols);
+        step.types = op.vector(std::int64_t{step.typeCount} * cols);
+        op.step = step;
+        checkStep(op);
+      }
+    }
+  }
+}
+
 TEST_CASE("AddRows adds whole cotangents, or their first rows only") {
   for (const auto& [batch, rows] : kSegments) {
     for (const Layout layout : kLayouts) {

@@ -10,7 +10,7 @@
 
 namespace loko {
 
-class RecordingBackend final : public Backend {
+class RecordingBackend : public Backend {
  public:
   RecordingBackend(std::unique_ptr<Backend> inner, std::vector<WorkspaceHint>& hints)
       : inner_(std::move(inner)), hints_(hints) {}
@@ -28,6 +28,7 @@ class RecordingBackend final : public Backend {
   WeightId addVector(const float* data, std::int64_t size) override {
     return inner_->addVector(data, size);
   }
+  void release(WeightId weight) override { inner_->release(weight); }
   void reserve(Space space, std::int64_t elements) override { inner_->reserve(space, elements); }
   void reserveJacobian(std::int64_t rows, std::int64_t parameters) override {
     inner_->reserveJacobian(rows, parameters);

@@ -10,7 +10,7 @@ describe("Model", () => {
     expect(model).toMatchObject({
       modelType: "vit",
       numLabels: 7,
-      inputShape: [3, 16, 16],
+      input: { kind: "image", shape: [3, 16, 16] },
       newWeights: [],
       unusedWeights: [],
     });

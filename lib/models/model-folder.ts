@@ -1,0 +1,125 @@
+// Model.save: the whole model as a folder that transformers opens.
+
+import { copyFile, readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LokoError } from "../errors.js";
+import { bfloat16ToFloat32, float16ToFloat32 } from "../io/half.js";
+import type { JsonObject } from "../io/json.js";
+import { writeFolder } from "../io/output-folder.js";
+import { type TensorSource, writeSafetensors } from "../io/safetensors-writer.js";
+import type { NativeWeight } from "../native/addon.js";
+import { labelCount } from "./labels.js";
+import type { ModelRuntime } from "./runtime.js";
+import { readWeight } from "./weight-reader.js";
+
+/** Options of {@link Model.save}. */
+export interface SaveOptions {
+  /** Whether the model in a folder that exists may be replaced; other files in it stay. Default false. */
+  overwrite?: boolean;
+}
+
+/** What {@link Model.save} did to the numbers. */
+export interface SaveSummary {
+  /**
+   * Largest absolute difference between a weight in memory, float32, and as it was written; 0 where the
+   * checkpoint is float32, and where nothing was merged.
+   */
+  readonly largestRounding: number;
+  /** The weight that holds it; empty where it is 0. */
+  readonly weight: string;
+}
+
+/** What a model is written from. */
+export interface ModelHost {
+  readonly runtime: ModelRuntime;
+  readonly directory: string;
+  /** The class of transformers that computes the same. */
+  readonly taskClass: string;
+  /** `config.json` of the checkpoint. */
+  readonly config: JsonObject;
+  /** Every weight, with its type in the checkpoint. */
+  readonly weights: readonly NativeWeight[];
+  /** Names of the labels. */
+  readonly id2label: readonly string[];
+}
+
+/** Files beside a model that prepare its inputs. */
+const COMPANIONS: readonly string[] = [
+  "added_tokens.json",
+  "merges.txt",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "sentencepiece.bpe.model",
+  "special_tokens_map.json",
+  "spiece.model",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "vocab.json",
+  "vocab.txt",
+];
+
+/** @throws LokoError as {@link Model.save}. */
+export async function saveModel(
+  host: ModelHost,
+  dir: string,
+  { overwrite = false }: SaveOptions,
+): Promise<SaveSummary> {
+  if (host.runtime.layout !== undefined) {
+    throw new LokoError(
+      "ERR_LORA_CONFIG",
+      "save writes a whole model, and this one has an adapter beside it: call mergeAdapter first to make " +
+        "it part of the weights, or saveAdapter to write the adapter alone.",
+    );
+  }
+  let summary: SaveSummary = { largestRounding: 0, weight: "" };
+  const tensors = host.weights.map(
+    ({ name, shape, dtype = "F32" }): TensorSource => ({
+      name,
+      shape,
+      dtype,
+      async read() {
+        const bytes = await readWeight(host.runtime, name, shape, dtype);
+        const rounding = await roundingOf(host.runtime, name, shape, dtype, bytes);
+        if (rounding > summary.largestRounding)
+          summary = { largestRounding: rounding, weight: name };
+        return bytes;
+      },
+    }),
+  );
+  const fill = async (folder: string) => {
+    await writeSafetensors(join(folder, "model.safetensors"), tensors);
+    await writeFile(join(folder, "config.json"), configText(host));
+    const present = await readdir(host.directory);
+    for (const name of COMPANIONS.filter((companion) => present.includes(companion))) {
+      await copyFile(join(host.directory, name), join(folder, name));
+    }
+  };
+  await writeFolder(dir, fill, { overwrite, mustNotHold: ["adapter_config.json"] });
+  return summary;
+}
+
+async function roundingOf(
+  runtime: ModelRuntime,
+  name: string,
+  shape: readonly number[],
+  dtype: TensorSource["dtype"],
+  bytes: Uint8Array,
+): Promise<number> {
+  if (dtype === "F32" || dtype === "F64") return 0;
+  const halves = new Uint16Array(bytes.buffer);
+  const written = dtype === "F16" ? float16ToFloat32(halves) : bfloat16ToFloat32(halves);
+  const exact = new Float32Array((await readWeight(runtime, name, shape, "F32")).buffer);
+  return exact.reduce((worst, value, i) => Math.max(worst, Math.abs(value - written[i]!)), 0);
+}
+
+/** The configuration of the checkpoint, with the task that the model now does. */
+function configText({ config, taskClass, id2label }: ModelHost): string {
+  const result: JsonObject = { ...config, architectures: [taskClass] };
+  if (labelCount(config) !== id2label.length) {
+    // transformers counts the entries of id2label, and takes num_labels for something else to check.
+    delete result.num_labels;
+    result.id2label = Object.fromEntries(id2label.entries());
+    result.label2id = Object.fromEntries(id2label.map((name, index) => [name, index]));
+  }
+  return `${JSON.stringify(result, null, 2)}\n`;
+}
