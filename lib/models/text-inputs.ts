@@ -44,12 +44,25 @@ export function checkTextInputs(
   rules: TokenRules,
 ): NativeBatch {
   const { inputIds, attentionMask, tokenTypeIds, shape } = inputs;
+  const ids = requireInt32(inputIds, "inputIds");
   const [batch, length] = checkShape(shape);
-  const array = (values: Int32Array | undefined, name: string) =>
-    values === undefined ? undefined : requireArray(values, name, batch, length);
-  const ids = requireArray(inputIds, "inputIds", batch, length);
-  const mask = array(attentionMask, "attentionMask");
-  const tokenTypes = array(tokenTypeIds, "tokenTypeIds");
+  const optional = (values: Int32Array | undefined, name: string) =>
+    values === undefined ? undefined : requireInt32(values, name);
+  const mask = optional(attentionMask, "attentionMask");
+  const tokenTypes = optional(tokenTypeIds, "tokenTypeIds");
+  for (const [name, values] of Object.entries({
+    inputIds: ids,
+    attentionMask: mask,
+    tokenTypeIds: tokenTypes,
+  })) {
+    if (values !== undefined && values.length !== batch * length) {
+      throw new LokoError(
+        "ERR_SHAPE_MISMATCH",
+        `inputs.${name} must have ${batch} x ${length} elements for the shape [${batch}, ${length}], ` +
+          `got ${values.length}.`,
+      );
+    }
+  }
   requireRange(ids, "inputIds", limits.vocabulary, length, "the model's vocabulary");
   if (mask !== undefined) requireRange(mask, "attentionMask", 2, length, "0 or 1");
   if (tokenTypes !== undefined) {
@@ -83,23 +96,15 @@ function checkShape(shape: unknown): [batch: number, length: number] {
   return extents as [number, number];
 }
 
-function requireArray(values: unknown, name: string, batch: number, length: number): Int32Array {
+/** A view of its own: properties of the caller's array could hide its length or its methods. */
+function requireInt32(values: unknown, name: string): Int32Array {
   if (!types.isInt32Array(values)) {
     throw new LokoError(
       "ERR_INPUT_TYPE",
       `inputs.${name} must be an Int32Array, got ${describe(values)}.`,
     );
   }
-  // A view of its own: properties of the caller's array could hide its length or its methods.
-  const view = new Int32Array(values.buffer, values.byteOffset, lengthOf(values));
-  if (view.length !== batch * length) {
-    throw new LokoError(
-      "ERR_SHAPE_MISMATCH",
-      `inputs.${name} must have ${batch} x ${length} elements for the shape [${batch}, ${length}], ` +
-        `got ${view.length}.`,
-    );
-  }
-  return view;
+  return new Int32Array(values.buffer, values.byteOffset, lengthOf(values));
 }
 
 function requireRange(

@@ -27,8 +27,9 @@ export interface LoKOOptions {
    */
   preset?: "paper";
   /**
-   * What the filter observes. Default `"categorical"`, or `"softmax"` where `noise`, `beta` or `r0` is
-   * given, which categorical does not have.
+   * What the filter observes. Default `"regression"` for a model whose `problemType` is that; for a
+   * classifier `"categorical"`, or `"softmax"` where `noise`, `beta` or `r0` is given, which categorical
+   * does not have.
    * - `"softmax"`: π against the one-hot label, H = C·J. Calm, but learns little from confident errors.
    * - `"categorical"`: the categorical likelihood in logit space, noise C. Keeps the full innovation
    *   where the model is confidently wrong.
@@ -135,8 +136,10 @@ export class LoKO extends Optimizer {
    * meaning together; `ERR_NO_TRAINABLE_PARAMETERS`, `ERR_DISPOSED`, `ERR_INPUT_TYPE`.
    */
   constructor(model: Model, options: LoKOOptions = {}) {
-    super(model, { kind: "loko", ...toNative(options) });
-    this.#takesValues = options.observation === "regression";
+    // Before the options are looked at, the model is not known to be one.
+    const native = toNative(options, model?.problemType === "regression");
+    super(model, { kind: "loko", ...native });
+    this.#takesValues = native.observation === "regression";
   }
 
   /** The published algorithm; the same as `new LoKO(model, { ...options, preset: "paper" })`. */
@@ -157,7 +160,7 @@ export class LoKO extends Optimizer {
   }
 }
 
-function toNative(given: LoKOOptions): NativeLokoOptions {
+function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions {
   checkOptions("LoKO", given, {
     preset: oneOf("paper"),
     observation: oneOf("softmax", "categorical", "logits", "regression"),
@@ -178,9 +181,10 @@ function toNative(given: LoKOOptions): NativeLokoOptions {
   });
   const { processNoise, processNoiseRatio, p0, ...same } = definedOnly(given);
   const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;
+  const classified = ownNoise === undefined ? "categorical" : "softmax";
   return definedOnly<NativeLokoOptions>({
     ...same,
-    observation: same.observation ?? (ownNoise === undefined ? "categorical" : "softmax"),
+    observation: same.observation ?? (isRegression ? "regression" : classified),
     q: processNoise,
     qRatio: processNoiseRatio,
     p0: typeof p0 === "object" ? { a: p0.loraA, b: p0.loraB, head: p0.head } : p0,

@@ -85,6 +85,13 @@ export abstract class Optimizer {
     }
     model.runtime.requireAlive();
     model.runtime.requireTrainable(new.target.name);
+    if (model.problemType === "multi_label_classification") {
+      throw new LokoError(
+        "ERR_UNSUPPORTED",
+        `${new.target.name}: the model's problem_type is "multi_label_classification", whose binary ` +
+          "cross-entropy is not supported; the model can predict, and train as one of single labels.",
+      );
+    }
     this.model = model;
     this.#native = model.runtime.call((session) => session.createOptimizer(options));
   }
@@ -117,10 +124,18 @@ export abstract class Optimizer {
     return { logits, ...result, predictions, skipped: result.skipped as SkipReason | null };
   }
 
-  /** @internal Labels for an Int32Array, values for a Float32Array; overridden where only one fits. */
+  /**
+   * Labels for an Int32Array, values for a Float32Array; a regression has no labels. Overridden where only
+   * one fits.
+   *
+   * @internal
+   */
   protected checkTargets(targets: Targets, batch: number, outputs: number): void {
-    if (types.isFloat32Array(targets)) checkValues(targets, batch, outputs);
-    else checkLabels(targets, batch, outputs);
+    if (types.isFloat32Array(targets) || this.model.problemType === "regression") {
+      checkValues(targets as Float32Array, batch, outputs);
+    } else {
+      checkLabels(targets, batch, outputs);
+    }
   }
 }
 

@@ -6,6 +6,7 @@ import { openSafetensors, readTensor } from "../../lib/io/safetensors.js";
 import type { AdapterOptions } from "../../lib/lora/config.js";
 import { Model, type ModelOptions } from "../../lib/model.js";
 import type { ImageInputs } from "../../lib/models/inputs.js";
+import type { TextInputs } from "../../lib/models/text-inputs.js";
 
 export const FIXTURES = fileURLToPath(new URL("../fixtures/", import.meta.url));
 
@@ -32,30 +33,79 @@ export function vitFolder(name: VitCase, folder = "base"): string {
   return join(FIXTURES, "vit", name, folder);
 }
 
-export interface VitFixture {
+export const TEXT_CASES = [
+  "bert_pairs",
+  "bert_deep",
+  "bert_all",
+  "bert_long",
+  "bert_small",
+  "roberta_pads",
+  "roberta_all",
+  "roberta_small",
+] as const;
+export type TextCase = (typeof TEXT_CASES)[number];
+
+export function textFolder(name: TextCase, folder = "base"): string {
+  return join(FIXTURES, "text", name, folder);
+}
+
+/** What the fixtures of all models have in common. */
+export interface ModelFixture {
   readonly adapter: TensorFile;
   readonly expected: TensorFile;
   readonly options: AdapterOptions;
-  readonly inputs: ImageInputs;
-  /** Whether there are expected values with every B at zero. */
+  /** Whether there are expected Jacobians with every B at zero. */
   readonly zeroB: boolean;
 }
 
+export interface VitFixture extends ModelFixture {
+  readonly inputs: ImageInputs;
+}
+
+export interface TextFixture extends ModelFixture {
+  /** The Jacobians are those of "main". */
+  readonly batches: ReadonlyMap<string, TextInputs>;
+}
+
 export async function readVit(name: VitCase): Promise<VitFixture> {
+  const fixture = await readFixture(join(FIXTURES, "vit", name));
+  const { shape, values } = fixture.expected.get("pixel_values")!;
+  return { ...fixture, inputs: { pixelValues: values as Float32Array, shape } };
+}
+
+export async function readText(name: TextCase): Promise<TextFixture> {
+  const fixture = await readFixture(join(FIXTURES, "text", name));
+  const batches = new Map<string, TextInputs>();
+  for (const key of fixture.expected.keys()) {
+    const [, batch] = /^(.*)\/input_ids$/.exec(key) ?? [];
+    if (batch !== undefined) batches.set(batch, textInputs(fixture.expected, batch));
+  }
+  return { ...fixture, batches };
+}
+
+function textInputs(expected: TensorFile, batch: string): TextInputs {
+  const ids = expected.get(`${batch}/input_ids`)!;
+  const optional = (name: string) =>
+    expected.get(`${batch}/${name}`)?.values as unknown as Int32Array | undefined;
+  return {
+    inputIds: ids.values as unknown as Int32Array,
+    attentionMask: optional("attention_mask"),
+    tokenTypeIds: optional("token_type_ids"),
+    shape: ids.shape,
+  };
+}
+
+async function readFixture(folder: string): Promise<ModelFixture> {
+  const description = readFileSync(join(folder, "case.json"), "utf8");
   const {
     seed: _,
     zeroB,
     ...options
-  } = JSON.parse(
-    readFileSync(join(FIXTURES, "vit", name, "case.json"), "utf8"),
-  ) as AdapterOptions & { seed: number; zeroB: boolean };
-  const expected = await readTensors(join(FIXTURES, "vit", name, "expected.safetensors"));
-  const { shape, values } = expected.get("pixel_values")!;
+  } = JSON.parse(description) as AdapterOptions & { seed: number; zeroB: boolean };
   return {
-    adapter: await readTensors(join(FIXTURES, "vit", name, "adapter/adapter_model.safetensors")),
-    expected,
+    adapter: await readTensors(join(folder, "adapter/adapter_model.safetensors")),
+    expected: await readTensors(join(folder, "expected.safetensors")),
     options,
-    inputs: { pixelValues: values as Float32Array, shape },
     zeroB,
   };
 }
@@ -72,14 +122,28 @@ export function thetaOf(model: Model, adapter: TensorFile, zeroB = false): Float
   return theta;
 }
 
-/** The model of a case with its adapter's values. */
+/** The model of a ViT case with its adapter's values. */
 export async function loadAdapted(
   name: VitCase,
-  fixture: VitFixture,
+  fixture: ModelFixture,
   options: ModelOptions = {},
   zeroB = false,
 ): Promise<Model> {
-  const model = await Model.fromPretrained(vitFolder(name), options);
+  return adapt(await Model.fromPretrained(vitFolder(name), options), fixture, zeroB);
+}
+
+/** The model of a text case with its adapter's values. */
+export async function loadAdaptedText(
+  name: TextCase,
+  fixture: ModelFixture,
+  options: ModelOptions = {},
+  zeroB = false,
+): Promise<Model> {
+  return adapt(await Model.fromPretrained(textFolder(name), options), fixture, zeroB);
+}
+
+/** Adds the adapter of a fixture to a model that has none. */
+export async function adapt(model: Model, fixture: ModelFixture, zeroB = false): Promise<Model> {
   await model.addAdapter(fixture.options);
   await model.writeParameters(thetaOf(model, fixture.adapter, zeroB));
   return model;

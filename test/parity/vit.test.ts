@@ -1,16 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { deviceInfo } from "../../lib/device.js";
 import { Model } from "../../lib/model.js";
-import {
-  loadAdapted,
-  maxAbsError,
-  readVit,
-  relativeError,
-  thetaOf,
-  VIT_CASES,
-  type VitFixture,
-  vitFolder,
-} from "./fixtures.js";
+import { expectJacobian, logitsOf } from "./compare.js";
+import { loadAdapted, maxAbsError, readVit, thetaOf, VIT_CASES, vitFolder } from "./fixtures.js";
 
 // Expected values: PyTorch, transformers and PEFT in float64 (test/fixtures/README.md).
 //
@@ -18,39 +10,8 @@ import {
 // bar of 1e-5 is the project's. The reference backend computes in double and only its results are
 // rounded to float32: 2^-24 of |z| < 8 is 5e-7.
 const LOGIT_TOLERANCE = { cpu: 1e-5, ref: 1e-6 } as const;
-// The project's bar for a Jacobian block, norm-wise; float32 leaves about 1e-6.
-const JACOBIAN_TOLERANCE = 1e-4;
 
 const DEVICES = ["cpu", "ref"] as const;
-
-async function logitsOf(model: Model, fixture: VitFixture): Promise<Float32Array> {
-  using logits = await model.forward(fixture.inputs);
-  return logits.data();
-}
-
-async function expectJacobian(
-  model: Model,
-  { expected, inputs }: VitFixture,
-  observation: "logits" | "softmax",
-  prefix: "jacobian" | "jacobian_b0",
-): Promise<void> {
-  using jacobian = await model.jacobian(inputs, { observation });
-  const [batch, m, n] = jacobian.shape as [number, number, number];
-  const values = jacobian.dataSync();
-  for (const { name, offset, size, group } of model.parameters()) {
-    const block = new Float32Array(batch * m * size);
-    for (let row = 0; row < batch * m; row++) {
-      block.set(values.subarray(row * n + offset, row * n + offset + size), row * size);
-    }
-    const reference = expected.get(`${prefix}.${observation}/${name}`);
-    if (prefix === "jacobian_b0" && group === "loraA") {
-      expect(reference, name).toBeUndefined();
-      expect(block.every((value) => value === 0)).toBe(true); // dz/dA = Bᵀ(...) is exactly zero
-    } else {
-      expect(relativeError(block, reference!.values), name).toBeLessThan(JACOBIAN_TOLERANCE);
-    }
-  }
-}
 
 describe.each(DEVICES)("ViT on device %s", (device) => {
   describe.each(VIT_CASES)("case %s", (name) => {

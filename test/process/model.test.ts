@@ -7,13 +7,16 @@ import { AdamW } from "../../lib/optim/gradient.js";
 import { LoKO } from "../../lib/optim/loko.js";
 import { loadAdapted, readVit, vitFolder } from "../parity/fixtures.js";
 import { runChild } from "./child.js";
-import { writeSyntheticViT } from "./synthetic-vit.js";
+import { vitConfig, writeCheckpoint } from "./synthetic.js";
 
 // A step of this one takes tens of milliseconds: long enough to be in the middle of.
 let slow: string;
 beforeAll(() => {
   slow = mkdtempSync(join(tmpdir(), "loko-vit-"));
-  writeSyntheticViT(slow, { hidden: 192, layers: 6, heads: 3, image: 64, patch: 8, labels: 10 });
+  writeCheckpoint(
+    slow,
+    vitConfig({ hidden: 192, layers: 6, heads: 3, image: 64, patch: 8, labels: 10 }),
+  );
 });
 afterAll(() => rmSync(slow, { recursive: true }));
 

@@ -4,7 +4,7 @@ import { LoKO, Model } from "../../../dist/index.js";
 export async function prepare(dir, options = {}) {
   const model = await Model.fromPretrained(dir, options);
   await model.addAdapter({ r: 8, loraAlpha: 16 });
-  const shape = [1, ...model.inputShape];
+  const shape = [1, ...model.input.shape];
   const pixelValues = new Float32Array(shape.reduce((a, b) => a * b));
   for (let i = 0; i < pixelValues.length; i++) pixelValues[i] = Math.sin(i);
   const sample = { inputs: { pixelValues, shape }, labels: Int32Array.of(1) };

@@ -79,7 +79,7 @@ describe("addAdapter refuses", () => {
     expect(() => parameters.pop()).toThrow(TypeError);
     expect(() => Object.assign(parameters[0]!, { name: "x" })).toThrow(TypeError);
     expect(() => parameters[0]!.shape.pop()).toThrow(TypeError);
-    expect(() => ((model.input as unknown as { shape: number[] }).shape).pop()).toThrow(TypeError);
+    expect(() => (model.input as unknown as { shape: number[] }).shape.pop()).toThrow(TypeError);
     expect(() => (model.newWeights as string[]).push("x")).toThrow(TypeError);
     expect(() => (model.unusedWeights as string[]).push("x")).toThrow(TypeError);
   });
