@@ -17,6 +17,7 @@ export interface Checkpoint {
 
 const CONFIG = "config.json";
 const WEIGHTS = "model.safetensors";
+const ADAPTER_CONFIG = "adapter_config.json";
 const INDEX = "model.safetensors.index.json";
 const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
@@ -28,6 +29,7 @@ const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
  * ERR_CONFIG, ERR_WEIGHT_MISSING when a shard lacks a weight, and those of `openSafetensors`.
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+  await refuseAdapter(dir);
   const config = await readJsonObject(join(dir, CONFIG));
   if (await exists(join(dir, WEIGHTS))) {
     const { tensors } = await openSafetensors(join(dir, WEIGHTS));
@@ -48,6 +50,16 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   throw new LokoError(
     "ERR_FILE_NOT_FOUND",
     `${dir}: expected ${WEIGHTS} or ${INDEX} beside ${CONFIG}, found neither.`,
+  );
+}
+
+/** The folder of an adapter is the likeliest wrong one. */
+async function refuseAdapter(dir: string): Promise<void> {
+  if ((await exists(join(dir, CONFIG))) || !(await exists(join(dir, ADAPTER_CONFIG)))) return;
+  throw new LokoError(
+    "ERR_FILE_NOT_FOUND",
+    `${join(dir, CONFIG)}: no such file, but ${ADAPTER_CONFIG} is there: this is the folder of an ` +
+      "adapter. Load its base model, then the adapter with model.loadAdapter(dir).",
   );
 }
 

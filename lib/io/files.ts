@@ -9,11 +9,14 @@ const OPEN_FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 /** Node refuses a single read of 2 GiB or more. */
 const MAX_READ_BYTES = 2 ** 30;
 
-/** Opens a regular file, hands it to `use`, and closes it; every failure to read has a code. */
-export async function withFile<T>(
-  path: string,
-  use: (file: { handle: FileHandle; size: number }) => Promise<T>,
-): Promise<T> {
+/** A regular file that is open for reading. */
+export interface OpenFile {
+  readonly handle: FileHandle;
+  readonly size: number;
+}
+
+/** Opens a regular file, which the caller closes; every failure has a code. */
+export async function openFile(path: string): Promise<OpenFile> {
   let handle: FileHandle | undefined;
   try {
     handle = await open(path, OPEN_FLAGS);
@@ -21,16 +24,27 @@ export async function withFile<T>(
     if (!stats.isFile()) {
       throw new LokoError("ERR_FILE_READ", `${path}: expected a regular file.`);
     }
-    return await use({ handle, size: stats.size });
+    return { handle, size: stats.size };
+  } catch (error) {
+    await handle?.close();
+    throw toFileError(path, error);
+  }
+}
+
+/** Opens a regular file, hands it to `use`, and closes it; every failure to read has a code. */
+export async function withFile<T>(path: string, use: (file: OpenFile) => Promise<T>): Promise<T> {
+  const file = await openFile(path);
+  try {
+    return await use(file);
   } catch (error) {
     throw toFileError(path, error);
   } finally {
-    await handle?.close();
+    await file.handle.close();
   }
 }
 
 /** Gives an error of the file system, or of the memory for a file, one of our codes. */
-function toFileError(path: string, error: unknown): unknown {
+export function toFileError(path: string, error: unknown): unknown {
   if (error instanceof LokoError) return error;
   if (error instanceof RangeError) {
     return new LokoError("ERR_OUT_OF_MEMORY", `${path}: ${error.message}.`, { cause: error });

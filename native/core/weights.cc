@@ -33,6 +33,15 @@ std::int64_t elements(const std::vector<std::int64_t>& shape) {
                   "; the checkpoint is broken or its training diverged");
 }
 
+/// Most weights stand alone, and the table of a vocabulary is too large to copy for nothing.
+void append(std::vector<float>& stacked, std::vector<float>&& part) {
+  if (stacked.empty()) {
+    stacked = std::move(part);
+  } else {
+    stacked.insert(stacked.end(), part.begin(), part.end());
+  }
+}
+
 }  // namespace
 
 struct WeightStore::File {
@@ -136,9 +145,9 @@ WeightId WeightTable::matrix(const std::vector<std::string>& names, int in,
   if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
   std::vector<float> stacked;
   for (const std::string& name : names) {
-    const std::vector<float> part = store_.read(name);
+    std::vector<float> part = store_.read(name);
     LOKO_CHECK(static_cast<std::int64_t>(part.size()) % in == 0, name + " is not [out, in]");
-    stacked.insert(stacked.end(), part.begin(), part.end());
+    append(stacked, std::move(part));
   }
   const int out = static_cast<int>(static_cast<std::int64_t>(stacked.size()) / in);
   const WeightId id = backend_.addMatrix(stacked.data(), out, in, orientation);
@@ -163,9 +172,9 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
       stacked.insert(stacked.end(), static_cast<std::size_t>(size), 0.0F);
       continue;
     }
-    const std::vector<float> part = store_.read(name);
+    std::vector<float> part = store_.read(name);
     LOKO_CHECK(static_cast<std::int64_t>(part.size()) == size, name + " has an unexpected size");
-    stacked.insert(stacked.end(), part.begin(), part.end());
+    append(stacked, std::move(part));
   }
   const WeightId id = backend_.addVector(stacked.data(), static_cast<std::int64_t>(stacked.size()));
   packed_.emplace(std::move(key), Packed{id, std::move(names)});

@@ -2,6 +2,7 @@ import { rmSync, truncateSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Model, type ModelOptions } from "../../../lib/model.js";
+import { vitFolder } from "../../parity/fixtures.js";
 import { CheckpointCopy, expectError, openFilesIn } from "./checkpoints.js";
 
 const QUERY = "vit.encoder.layer.1.attention.attention.query.weight";
@@ -47,6 +48,11 @@ describe("Model.fromPretrained refuses", () => {
     const started = performance.now();
     await expectRefusal("ERR_WEIGHT_MISSING", [copy.config, "1048576 layers", "holds 3"]);
     expect(performance.now() - started).toBeLessThan(1000);
+  });
+
+  test("the folder of an adapter", async () => {
+    const dir = vitFolder("odd", "adapter");
+    await expectError(() => Model.fromPretrained(dir), "ERR_FILE_NOT_FOUND", dir, "loadAdapter");
   });
 
   test("a folder without weights", async () => {
