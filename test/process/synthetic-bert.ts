@@ -1,8 +1,7 @@
 // Writes a BERT checkpoint of any size with drawn weights, a tokenizer, and sentences to learn.
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Checkpoint } from "../../lib/io/checkpoint.js";
-import { bert } from "../../lib/models/bert.js";
+import { writeCheckpoint } from "./synthetic.js";
 
 export interface SyntheticBert {
   hidden: number;
@@ -47,47 +46,10 @@ export function writeSyntheticBert(dir: string, size: SyntheticBert): void {
     id2label: Object.fromEntries(size.labels.entries()),
     label2id: Object.fromEntries(size.labels.map((label, index) => [label, index])),
   };
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(join(dir, "config.json"), JSON.stringify(config));
-  writeFileSync(join(dir, "model.safetensors"), drawWeights(dir, config));
+  writeCheckpoint(dir, config);
   writeFileSync(join(dir, "vocab.txt"), `${VOCABULARY.join("\n")}\n`);
   const tokenizer = { tokenizer_class: "BertTokenizer", do_lower_case: true, model_max_length: 64 };
   writeFileSync(join(dir, "tokenizer_config.json"), JSON.stringify(tokenizer));
-}
-
-function drawWeights(
-  dir: string,
-  config: { num_hidden_layers: number; hidden_size: number },
-): Buffer {
-  // The definition wants to see that the checkpoint holds each layer and a head, not what is in them.
-  const names = Array.from(
-    { length: config.num_hidden_layers },
-    (_, layer) => `bert.encoder.layer.${layer}.output.dense.bias`,
-  );
-  const held = [...names, "bert.pooler.dense.weight", "classifier.weight"].map((name) => {
-    const shape = [config.hidden_size];
-    return [name, { name, dtype: "F32", shape, path: dir, byteOffset: 0, byteLength: 0 }] as const;
-  });
-  const checkpoint: Checkpoint = { dir, config, weights: new Map(held) };
-  const draw = drawUniform(1);
-  const header: Record<string, unknown> = {};
-  const data: Uint8Array[] = [];
-  let offset = 0;
-  for (const { name, shape } of bert.define(checkpoint).graph.weights) {
-    const values = new Float32Array(shape.reduce((product, extent) => product * extent, 1));
-    const isNorm = name.includes("LayerNorm") && name.endsWith("weight");
-    const isTable = name.includes("embeddings");
-    // Norms near the identity, matrices scaled by their fan-in: activations stay of order 1.
-    const scale = isTable ? 1 : shape.length > 1 ? Math.sqrt(3 / shape[1]!) : 0.02;
-    for (let i = 0; i < values.length; i++) values[i] = isNorm ? 1 : scale * (2 * draw() - 1);
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + values.byteLength] };
-    data.push(new Uint8Array(values.buffer));
-    offset += values.byteLength;
-  }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  return Buffer.concat([length, text, ...data]);
 }
 
 /** Sentences of 4 to 11 words, one of them good or bad, which is the label: 1 or 0. */

@@ -8,7 +8,7 @@ const resolve = (options: object, modelType = "vit") =>
   resolveAdapterOptions(options as AdapterOptions, modelType);
 
 describe("resolveAdapterOptions", () => {
-  test("fills in PEFT's defaults, and ViT's targets", () => {
+  test("fills in PEFT's defaults and the targets of the model type", () => {
     const defaults = {
       r: 8,
       loraAlpha: 8,
@@ -21,8 +21,11 @@ describe("resolveAdapterOptions", () => {
       useRslora: false,
       modulesToSave: null,
       initLoraWeights: true,
+      bias: "none",
     };
     expect(resolve({})).toEqual(defaults);
+    expect(resolve({}, "bert")).toEqual(defaults);
+    expect(resolve({}, "roberta")).toEqual(defaults);
     expect(resolve({ r: undefined, targetModules: undefined, bias: undefined })).toEqual(defaults);
   });
 
@@ -39,8 +42,9 @@ describe("resolveAdapterOptions", () => {
       useRslora: true,
       modulesToSave: [],
       initLoraWeights: "gaussian",
+      bias: "lora_only",
     };
-    expect(resolve({ ...options, loraDropout: 0, bias: "none" })).toEqual({
+    expect(resolve({ ...options, loraDropout: 0 })).toEqual({
       ...options,
       layersToTransform: [2],
       layersPattern: ["layer"],
@@ -107,10 +111,8 @@ describe("resolveAdapterOptions", () => {
     expect(error.message).toContain(Object.keys(options).at(-1));
   });
 
-  test("says that dropout and trained biases are not supported", async () => {
+  test("says that dropout is not supported", async () => {
     await errorOf("ERR_UNSUPPORTED", () => resolve({ loraDropout: 0.1 }));
-    await errorOf("ERR_UNSUPPORTED", () => resolve({ bias: "all" }));
-    await errorOf("ERR_UNSUPPORTED", () => resolve({ bias: "lora_only" }));
   });
 
   test("refuses to go without targets", async () => {

@@ -73,6 +73,12 @@ describe("resolveTargets", () => {
     }
   });
 
+  test("takes no part of a head that has several for all-linear", () => {
+    const modules = ["a.query", "classifier.dense", "classifier.out_proj"].map(linear);
+    const options = { targetModules: "all-linear", modulesToSave: [] };
+    expect(targets(options, modules).map(({ path }) => path)).toEqual(["a.query"]);
+  });
+
   test("lists the nearest names for an entry that matches nothing", async () => {
     const error = await errorOf("ERR_TARGET_MODULES", () => targets({ targetModules: ["qurey"] }));
     expect(error.message).toBe(

@@ -55,6 +55,7 @@ describe("trainOnline", () => {
       correct += result.correct;
       expect(events[index]).toEqual({
         ...result,
+        labels,
         index,
         samples: index + 1,
         onlineAccuracy: correct / (index + 1),
@@ -128,6 +129,35 @@ describe("trainOnline", () => {
     const next = run.next();
     controller.abort();
     await expect(next).rejects.toMatchObject({ name: "AbortError" });
+  });
+
+  test("does not wait for a stream that cannot be closed once it is aborted", async () => {
+    async function* stuck() {
+      await new Promise(() => {});
+      yield sample(0);
+    }
+    const controller = new AbortController();
+    const waiting = trainOnline(model, optimizer, stuck(), { signal: controller.signal }).next();
+    controller.abort();
+    await expect(waiting).rejects.toMatchObject({ name: "AbortError" });
+
+    const late = new AbortController();
+    const item = {
+      ...sample(0),
+      // Read after the stream has answered and before the step: the abort comes while the step runs.
+      get labels() {
+        late.abort();
+        return Int32Array.of(0);
+      },
+    };
+    const unending: Iterable<OnlineSample> = {
+      [Symbol.iterator]: () => ({
+        next: () => ({ done: false, value: item }),
+        return: () => new Promise<never>(() => {}) as never,
+      }),
+    };
+    const run = trainOnline(model, optimizer, unending, { signal: late.signal });
+    await expect(run.next()).rejects.toMatchObject({ name: "AbortError" });
   });
 
   test("passes on the error of a step and closes the stream", async () => {

@@ -1,0 +1,97 @@
+import type { Command } from "commander";
+import { readJsonObject } from "../io/json.js";
+import { nonNegativeNumber, positiveNumber } from "../options.js";
+import { OPTIMIZERS } from "./optimizers.js";
+import {
+  addCommonOptions,
+  addDataOptions,
+  addLabelOptions,
+  addModelOptions,
+  choice,
+  type DataOptions,
+  integer,
+  type LabelOptions,
+  list,
+  listOr,
+  type ModelCommandOptions,
+  number,
+  object,
+  SharedOptions,
+  text,
+} from "./options.js";
+
+/** What `loko train` runs with, after flags, file and defaults. */
+export interface TrainOptions extends ModelCommandOptions, DataOptions, LabelOptions {
+  readonly train: string;
+  readonly eval?: string;
+  readonly output: string;
+  readonly overwrite?: boolean;
+  readonly optimizer: keyof typeof OPTIMIZERS;
+  readonly lr?: number;
+  readonly optimizerOptions?: object;
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly maxSteps?: number;
+  readonly seed: number;
+  readonly r?: number;
+  readonly loraAlpha?: number;
+  readonly targetModules?: string | readonly string[];
+  readonly modulesToSave?: readonly string[];
+  readonly bias?: "none" | "all" | "lora_only";
+  readonly useRslora?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  loko train --model ./bert --train train.tsv --output adapter
+  loko train run.json --lr 1e-4
+
+A configuration file has the same names in camelCase, and flags win:
+  { "model": "./bert", "train": "train.tsv", "output": "adapter",
+    "optimizer": "adamw", "batchSize": 16, "targetModules": ["query", "value"] }
+
+Ctrl-C finishes the running step and saves the adapter; a second one ends at once.`;
+
+export function define(command: Command): void {
+  command.argument("[config]", "JSON file with options").addHelpText("after", EXAMPLES);
+  const options = new SharedOptions(command);
+  addModelOptions(options)
+    .group("Data:")
+    .value("--train <file>", "examples to learn from: TSV, CSV, JSON lines or Parquet", text)
+    .value("--eval <file>", "held-out examples", text);
+  addLabelOptions(addDataOptions(options))
+    .group("Training:")
+    .value("--output <dir>", "folder for the adapter and results.json", text)
+    .flag("--overwrite", "replace an adapter that is there")
+    .value(
+      "--optimizer <name>",
+      Object.keys(OPTIMIZERS).join(", "),
+      choice(...Object.keys(OPTIMIZERS)),
+      "loko",
+    )
+    .value("--lr <number>", "learning rate; LoKO has none", number(nonNegativeNumber))
+    .value("--optimizer-options <json>", "other options of the optimizer's class", object)
+    .value("--epochs <n>", "passes over the examples", integer(1), 1)
+    .value("--batch-size <n>", "examples of a step; LoKO learns from 1", integer(1, 2 ** 16), 1)
+    .value("--max-steps <n>", "stop after this many steps", integer(1))
+    .value("--seed <n>", "of the order, of a new head and of the adapter", integer(0), 0)
+    .group("Adapter:")
+    .value("--r <n>", "rank (default: 8)", integer(1))
+    .value("--lora-alpha <number>", "scale is alpha / r (default: 16)", number(positiveNumber))
+    .value("--target-modules <names>", 'as query,value, or "all-linear"', listOr("all-linear"))
+    .value("--modules-to-save <names>", "trained in full (default: the head)", list)
+    .value(
+      "--bias <which>",
+      "biases to train: none, all, lora_only",
+      choice("none", "all", "lora_only"),
+    )
+    .flag("--use-rslora", "scale is alpha / sqrt(r)");
+  addCommonOptions(options);
+
+  command.action(async (config: string | undefined) => {
+    const file =
+      config === undefined ? undefined : { path: config, values: await readJsonObject(config) };
+    const { train } = await import("./training.js");
+    await train(options.resolve<TrainOptions>(["model", "train", "output"], file));
+  });
+}

@@ -1,0 +1,171 @@
+import { rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Dataset } from "../data/dataset.js";
+import type { TextExample } from "../data/text.js";
+import { LokoError } from "../errors.js";
+import { writeFolder } from "../io/output-folder.js";
+import type { Evaluation, MetricName } from "../metrics/accumulator.js";
+import type { Model } from "../model.js";
+import type { Optimizer } from "../optim/optimizer.js";
+import { Interrupt } from "./interrupt.js";
+import { type Learned, learn } from "./learning.js";
+import { measure } from "./measure.js";
+import { checkOptimizer, createOptimizer } from "./optimizers.js";
+import { refuseTogether } from "./options.js";
+import { printJson } from "./output.js";
+import { printPlan, printResults } from "./report.js";
+import { checkData, metricsFor, openData, openTextSession, type TextSession } from "./session.js";
+import type { TrainOptions } from "./train.js";
+import { packageVersion } from "./version.js";
+
+/** A data file that was read once and found good. */
+export interface CheckedData {
+  readonly path: string;
+  readonly examples: Dataset<TextExample>;
+  readonly rows: number;
+}
+
+/** Everything that is decided before the first step. */
+export interface TrainPlan {
+  readonly options: TrainOptions;
+  readonly session: TextSession;
+  readonly metrics: readonly MetricName[] | undefined;
+  readonly train: CheckedData;
+  readonly eval: CheckedData | undefined;
+  readonly optimizer: Optimizer;
+  /** Steps of all epochs, or as many as were asked for. */
+  readonly steps: number;
+}
+
+/** What `results.json` holds and `--json` prints. */
+export interface TrainResults extends Learned {
+  readonly status: "completed" | "interrupted" | "failed";
+  readonly version: string;
+  readonly options: Partial<TrainOptions>;
+  readonly model: {
+    readonly modelType: string;
+    readonly labels: readonly string[];
+    readonly parameters: { readonly trainable: number; readonly all: number };
+  };
+  readonly rows: { readonly train: number; readonly eval?: number };
+  /** Of the held-out examples, after the training. */
+  readonly eval?: Evaluation;
+}
+
+/** Examples that are evaluated at once; numbers do not depend on it beyond rounding. */
+const EVAL_BATCH = 8;
+
+/** Options that an adapter which is continued has already. */
+const ADAPTER_OPTIONS = ["r", "loraAlpha", "targetModules", "modulesToSave", "bias", "useRslora"];
+
+/**
+ * `loko train`: learns, saves the adapter, then measures it on held-out examples. What can be refused is
+ * refused before the first step, and the adapter is saved before anything else can fail.
+ */
+export async function train(options: TrainOptions): Promise<void> {
+  checkOptimizer(options);
+  refuseTogether(options, "adapter", ADAPTER_OPTIONS, "a loaded adapter has its own.");
+  await checkOutput(options);
+  using session = await openTextSession(options, { seed: options.seed });
+  const plan = await makePlan(options, session);
+  if (!options.json) await printPlan(plan);
+
+  using interrupt = new Interrupt();
+  const { signal } = interrupt;
+  const { learned, failure } = await learn(plan, interrupt);
+  await session.model.saveAdapter(options.output, { overwrite: options.overwrite });
+  const status = failure !== undefined ? "failed" : signal.aborted ? "interrupted" : "completed";
+  let results = resultsOf(plan, learned, status);
+  await writeResults(options.output, results);
+  if (failure !== undefined) throw failure;
+  if (plan.eval !== undefined && !signal.aborted) {
+    const { metrics } = plan;
+    results = {
+      ...results,
+      eval: await measure(session, plan.eval, { metrics, batchSize: EVAL_BATCH }, interrupt),
+    };
+    await writeResults(options.output, results);
+  }
+  if (options.json) await printJson(results);
+  else await printResults(results, plan);
+  signal.throwIfAborted();
+}
+
+const UNTOUCHED = new Error("the output folder can be written");
+
+/** Does all of writing the output but the writing, so that it is not refused after hours. */
+async function checkOutput({ output, overwrite }: TrainOptions): Promise<void> {
+  const stop = async () => {
+    throw UNTOUCHED;
+  };
+  await writeFolder(output, stop, { overwrite }).catch((error: unknown) => {
+    if (error !== UNTOUCHED) throw error;
+  });
+}
+
+async function makePlan(options: TrainOptions, session: TextSession): Promise<TrainPlan> {
+  const { model, task } = session;
+  const metrics = metricsFor(options.metrics, session);
+  const open = async (path: string): Promise<CheckedData> => {
+    const examples = openData(path, options, session);
+    return { path, examples, rows: await checkData(path, examples) };
+  };
+  const train = await open(options.train);
+  const held = options.eval === undefined ? undefined : await open(options.eval);
+  if (options.adapter === undefined) await addAdapter(model, options);
+  const optimizer = createOptimizer(model, options, task);
+  const steps = Math.ceil(train.rows / options.batchSize) * options.epochs;
+  return {
+    options,
+    session,
+    metrics,
+    train,
+    eval: held,
+    optimizer,
+    steps: Math.min(steps, options.maxSteps ?? steps),
+  };
+}
+
+async function addAdapter(model: Model, options: TrainOptions): Promise<void> {
+  const { r = 8, loraAlpha = 16, targetModules, modulesToSave, bias, useRslora } = options;
+  await model.addAdapter({ r, loraAlpha, targetModules, modulesToSave, bias, useRslora });
+}
+
+function resultsOf(
+  plan: TrainPlan,
+  learned: Learned,
+  status: TrainResults["status"],
+): TrainResults {
+  const { json: _, verbose: __, ...options } = plan.options;
+  const { model } = plan.session;
+  return {
+    status,
+    version: packageVersion(),
+    options,
+    model: {
+      modelType: model.modelType,
+      labels: model.id2label,
+      parameters: model.parameterCounts(),
+    },
+    rows: { train: plan.train.rows, eval: plan.eval?.rows },
+    ...learned,
+  };
+}
+
+/** Beside the adapter, complete or not at all. */
+async function writeResults(output: string, results: TrainResults): Promise<void> {
+  const path = join(output, "results.json");
+  const temporary = join(output, ".results.json.tmp");
+  try {
+    await writeFile(temporary, `${JSON.stringify(results, null, 2)}\n`);
+    await rename(temporary, path);
+  } catch (error) {
+    throw new LokoError(
+      "ERR_FILE_WRITE",
+      `${path}: cannot be written: ${(error as Error).message}.`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
