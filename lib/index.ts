@@ -1,3 +1,4 @@
+export { batches, Dataset, type Items, type ShuffleOptions } from "./data/dataset.js";
 export { type IdxArray, type ReadIdxOptions, readIdx } from "./data/idx.js";
 export {
   type ImageSize,
@@ -7,6 +8,12 @@ export {
   type PixelInputs,
   rotate90,
 } from "./data/images.js";
+export {
+  type DataFormat,
+  type TextDatasetOptions,
+  type TextExample,
+  textDataset,
+} from "./data/text.js";
 export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
 export { LokoError, type LokoErrorCode } from "./errors.js";
 export type {
@@ -16,6 +23,21 @@ export type {
 } from "./lora/adapter-folder.js";
 export type { AdapterBias, AdapterOptions } from "./lora/config.js";
 export type { DialectChoice } from "./lora/dialect.js";
+export {
+  type Evaluation,
+  MetricAccumulator,
+  type MetricName,
+  type MetricOptions,
+  type Predicted,
+} from "./metrics/accumulator.js";
+export {
+  accuracy,
+  ConfusionMatrix,
+  type F1Average,
+  f1Score,
+  matthewsCorrelation,
+} from "./metrics/confusion.js";
+export { meanSquaredError, RunningMean } from "./metrics/mean.js";
 export { type JacobianOptions, Model, type ModelInput, type ModelOptions } from "./model.js";
 export type { ImageInputs, ModelInputs, TextInputs } from "./models/inputs.js";
 export type { ProblemType } from "./models/labels.js";
@@ -42,6 +64,8 @@ export {
   type Targets,
 } from "./optim/optimizer.js";
 export { Tensor } from "./tensor/tensor.js";
+export { type EncodeExamplesOptions, encodeExamples } from "./train/encode.js";
+export { type EvaluateOptions, evaluate } from "./train/evaluate.js";
 export {
   type OnlineSample,
   type StepEvent,

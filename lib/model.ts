@@ -352,16 +352,19 @@ export class Model implements Disposable {
   }
 
   /**
-   * How many parameters there are, as PEFT's `print_trainable_parameters` counts: `trainable` is n, and
-   * `all` is the whole model and θ, so that a head which is trained in full counts twice, once as the
+   * How many parameters there are, as PEFT's `print_trainable_parameters` counts: `trainable` is n, or 0
+   * while a loaded adapter is frozen, and `all` is the whole model and θ, so that a head which is trained in full counts twice, once as the
    * frozen original.
    *
    * @throws LokoError `ERR_DISPOSED`.
    */
   parameterCounts(): { readonly trainable: number; readonly all: number } {
     this.runtime.requireAlive();
-    const trainable = this.runtime.parameterCount;
-    return { trainable, all: countWeights(this.runtime.graph) + trainable };
+    const { parameterCount, isFrozen, graph } = this.runtime;
+    return {
+      trainable: isFrozen ? 0 : parameterCount,
+      all: countWeights(graph) + parameterCount,
+    };
   }
 
   /**

@@ -1,6 +1,9 @@
 import { describe, LokoError, nearestNames } from "../errors.js";
 import { compilePattern } from "./pattern.js";
 
+/** Which biases an adapter trains, in PEFT's words. */
+export type AdapterBias = "none" | "lora_only" | "all";
+
 /**
  * Options of a LoRA adapter, with the names and the meaning of PEFT's `LoraConfig` in camelCase
  * (https://huggingface.co/docs/peft/package_reference/lora).
@@ -13,7 +16,8 @@ export interface AdapterOptions {
   /**
    * The linear modules to adapt. An entry of a list matches a module whose path equals it or ends with
    * "." + entry; a string is a regular expression for the whole path; "all-linear" is every linear
-   * module but the output head. Default by model type, for `vit` `["query", "value"]`.
+   * module but those of the output head. Default by model type: `["query", "value"]` for `bert`,
+   * `roberta` and `vit`.
    */
   targetModules?: string | readonly string[];
   /** Modules never to adapt, by the same rules. Default none. */
@@ -38,8 +42,11 @@ export interface AdapterOptions {
   initLoraWeights?: boolean | "gaussian";
   /** Dropout before A. Only 0, the default. */
   loraDropout?: number;
-  /** Which biases to train. Only "none", the default. */
-  bias?: "none";
+  /**
+   * Which biases to train beside the factors: those of the adapted modules (`"lora_only"`) or of every
+   * module, layer norms included (`"all"`). Default `"none"`.
+   */
+  bias?: AdapterBias;
 }
 
 /** {@link AdapterOptions} after validation, with every default filled in. */
@@ -58,10 +65,13 @@ export interface AdapterConfig {
   /** `null` means the output head. */
   readonly modulesToSave: readonly string[] | null;
   readonly initLoraWeights: boolean | "gaussian";
+  readonly bias: AdapterBias;
 }
 
-/** PEFT has no defaults for image models and refuses them; these are those of its ViT examples. */
+/** Those of PEFT. It has none for image models and refuses them; for ViT those of its examples. */
 const DEFAULT_TARGETS: ReadonlyMap<string, readonly string[]> = new Map([
+  ["bert", ["query", "value"]],
+  ["roberta", ["query", "value"]],
   ["vit", ["query", "value"]],
 ]);
 
@@ -101,9 +111,15 @@ export function resolveAdapterOptions(options: AdapterOptions, modelType: string
       );
     }
   }
-  checkUnsupported(options);
+  refuseDropout(options);
 
-  const { r = 8, loraAlpha = 8, useRslora = false, initLoraWeights = true } = options;
+  const {
+    r = 8,
+    loraAlpha = 8,
+    useRslora = false,
+    initLoraWeights = true,
+    bias = "none",
+  } = options;
   const targetModules = readModules(options, "targetModules") ?? DEFAULT_TARGETS.get(modelType);
   if (targetModules === undefined || targetModules.length === 0) {
     throw new LokoError(
@@ -136,6 +152,7 @@ export function resolveAdapterOptions(options: AdapterOptions, modelType: string
     useRslora: readFlag(useRslora, "useRslora"),
     modulesToSave: readNames(options.modulesToSave, "modulesToSave") ?? null,
     initLoraWeights: readInit(initLoraWeights),
+    bias: readBias(bias),
   };
 }
 
@@ -143,23 +160,16 @@ function configError(name: string, expected: string, got: unknown): LokoError {
   return new LokoError("ERR_LORA_CONFIG", `${name} must be ${expected}, got ${describe(got)}.`);
 }
 
-function checkUnsupported({ loraDropout = 0, bias = "none" }: AdapterOptions): void {
+function refuseDropout({ loraDropout = 0 }: AdapterOptions): void {
   if (typeof loraDropout !== "number" || !(loraDropout >= 0 && loraDropout < 1)) {
     throw configError("loraDropout", "a number in [0, 1)", loraDropout);
   }
-  if (loraDropout !== 0) {
-    throw new LokoError(
-      "ERR_UNSUPPORTED",
-      `loraDropout ${loraDropout} is not supported; use 0. A Kalman update needs the exact Jacobian ` +
-        "of the model that predicted.",
-    );
-  }
-  if (!["none", "all", "lora_only"].includes(bias)) {
-    throw configError("bias", '"none"', bias);
-  }
-  if (bias !== "none") {
-    throw new LokoError("ERR_UNSUPPORTED", `bias ${describe(bias)} is not supported; use "none".`);
-  }
+  if (loraDropout === 0) return;
+  throw new LokoError(
+    "ERR_UNSUPPORTED",
+    `loraDropout ${loraDropout} is not supported; use 0. A Kalman update needs the exact Jacobian ` +
+      "of the model that predicted.",
+  );
 }
 
 function readRank(value: unknown, name: string): number {
@@ -181,6 +191,11 @@ function readFlag(value: unknown, name: string): boolean {
 function readInit(value: unknown): boolean | "gaussian" {
   if (typeof value === "boolean" || value === "gaussian") return value;
   throw configError("initLoraWeights", 'true, false or "gaussian"', value);
+}
+
+function readBias(value: unknown): AdapterBias {
+  if (value === "none" || value === "lora_only" || value === "all") return value;
+  throw configError("bias", '"none", "lora_only" or "all"', value);
 }
 
 function readNames(value: unknown, name: string): readonly string[] | undefined {

@@ -36,35 +36,53 @@ export function resolveTargets(
   config: AdapterConfig,
   convolutions: readonly string[] = [],
 ): LoraSite[] {
-  const { targetModules } = config;
-  const saved = config.modulesToSave ?? [headPath];
-  const isExcluded = modulePredicate(config.excludeModules, "excludeModules");
-  const candidates = modules.filter(
-    ({ path }) => !isExcluded(path) && !saved.some((name) => isWithin(path, name)),
-  );
-  const isTarget = targetPredicate(config, headPath);
-  const chosen = candidates.filter(({ path }) => isTarget(path));
-
+  const sites = selectTargets(modules, headPath, config);
+  const chosen = sites.map(({ path }) => path);
   const paths = modules.map(({ path }) => path);
+  const { targetModules } = config;
   if (typeof targetModules === "string") {
     if (chosen.length === 0) {
       throw deadEntries("targetModules", [targetModules], paths, convolutions);
     }
   } else {
-    const dead = targetModules.filter((name) => !chosen.some(({ path }) => endsWith(path, name)));
+    const dead = targetModules.filter((name) => !chosen.some((path) => endsWith(path, name)));
     if (dead.length > 0) throw deadEntries("targetModules", dead, paths, convolutions);
   }
+  for (const option of ["rankPattern", "alphaPattern"] as const) {
+    const dead = compilePatterns(config, option)
+      .filter(({ pattern }) => !chosen.some((path) => pattern.test(path)))
+      .map(({ key }) => key);
+    if (dead.length > 0) throw deadEntries(option, dead, chosen);
+  }
+  return sites;
+}
 
-  const chosenPaths = chosen.map(({ path }) => path);
-  const rankOf = patternLookup(config.rankPattern, "rankPattern", config.r, chosenPaths);
-  const alphaOf = patternLookup(config.alphaPattern, "alphaPattern", config.loraAlpha, chosenPaths);
-  return chosen.map((module) => {
-    const r = rankOf(module.path);
-    const alpha = alphaOf(module.path);
-    const scale = alpha / (config.useRslora ? Math.sqrt(r) : r);
-    requireFloat32(scale, alpha, module.path);
-    return { ...module, r, alpha, scale };
-  });
+/**
+ * As {@link resolveTargets}, but like PEFT: entries and patterns that select nothing are no error, as a
+ * file from elsewhere may hold them.
+ *
+ * @throws LokoError ERR_LORA_CONFIG for a scale that float32 cannot hold.
+ */
+export function selectTargets(
+  modules: readonly LinearModule[],
+  headPath: string,
+  config: AdapterConfig,
+): LoraSite[] {
+  const saved = config.modulesToSave ?? [headPath];
+  const isExcluded = modulePredicate(config.excludeModules, "excludeModules");
+  const isTarget = targetPredicate(config, headPath);
+  const rankOf = patternLookup(config, "rankPattern", config.r);
+  const alphaOf = patternLookup(config, "alphaPattern", config.loraAlpha);
+  return modules
+    .filter(({ path }) => !isExcluded(path) && !saved.some((name) => isWithin(path, name)))
+    .filter(({ path }) => isTarget(path))
+    .map((module) => {
+      const r = rankOf(module.path);
+      const alpha = alphaOf(module.path);
+      const scale = alpha / (config.useRslora ? Math.sqrt(r) : r);
+      requireFloat32(scale, alpha, module.path);
+      return { ...module, r, alpha, scale };
+    });
 }
 
 /** Native code computes in float32: an infinite scale ruins each step, one of 0 trains nothing. */
@@ -106,13 +124,18 @@ export function savedParameterName(path: string, parameter: "weight" | "bias"): 
   return `base_model.model.${path}.${parameter}`;
 }
 
+/** The name of a trained bias beside a frozen weight: PEFT wraps an adapted module around its base. */
+export function biasParameterName(path: string, isAdapted: boolean): string {
+  return `base_model.model.${path}.${isAdapted ? "base_layer.bias" : "bias"}`;
+}
+
 /** Whether `path` is the module called `name` by its last segments. */
-function endsWith(path: string, name: string): boolean {
+export function endsWith(path: string, name: string): boolean {
   return path === name || path.endsWith(`.${name}`);
 }
 
 /** Whether `path` is the module called `name` or lies inside it: whole segments, anywhere. */
-function isWithin(path: string, name: string): boolean {
+export function isWithin(path: string, name: string): boolean {
   return `.${path}.`.includes(`.${name}.`);
 }
 
@@ -128,7 +151,7 @@ function modulePredicate(
 function targetPredicate(config: AdapterConfig, headPath: string): (path: string) => boolean {
   const { targetModules, layersToTransform: layers } = config;
   if (typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear") {
-    return (path) => path !== headPath;
+    return (path) => !isWithin(path, headPath);
   }
   const matches = modulePredicate(targetModules, "targetModules");
   if (layers === null) return matches;
@@ -152,26 +175,23 @@ function targetPredicate(config: AdapterConfig, headPath: string): (path: string
   };
 }
 
-/** A lookup of per-module values: the first pattern that fits the end of the path, else the default. */
-function patternLookup(
-  patterns: Readonly<Record<string, number>>,
-  option: string,
-  fallback: number,
-  chosenPaths: readonly string[],
-): (path: string) => number {
-  const compiled = Object.entries(patterns).map(([key, value]) => ({
+type PatternOption = "rankPattern" | "alphaPattern";
+
+function compilePatterns(config: AdapterConfig, option: PatternOption) {
+  return Object.entries(config[option]).map(([key, value]) => ({
     key,
     value,
     pattern: compilePattern(key, option, (pattern) => `^(?:.*\\.)?(?:${pattern})$`),
   }));
-  const dead = compiled.filter(({ pattern }) => !chosenPaths.some((path) => pattern.test(path)));
-  if (dead.length > 0) {
-    throw deadEntries(
-      option,
-      dead.map(({ key }) => key),
-      chosenPaths,
-    );
-  }
+}
+
+/** A lookup of per-module values: the first pattern that fits the end of the path, else the default. */
+function patternLookup(
+  config: AdapterConfig,
+  option: PatternOption,
+  fallback: number,
+): (path: string) => number {
+  const compiled = compilePatterns(config, option);
   return (path) => compiled.find(({ pattern }) => pattern.test(path))?.value ?? fallback;
 }
 

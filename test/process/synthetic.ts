@@ -1,18 +1,8 @@
 // Writes checkpoints of any size with drawn weights.
-import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
-import { join } from "node:path";
+import { writeRandomModel } from "../../benchmarks/random-weights.js";
 import type { Checkpoint } from "../../lib/io/checkpoint.js";
 import type { JsonObject } from "../../lib/io/json.js";
 import { architectureOf } from "../../lib/models/architecture.js";
-
-/** Uniform in [-1, 1), the same sequence in every run (a 32-bit linear congruential generator). */
-function drawUniform(): () => number {
-  let state = 1;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 31 - 1;
-  };
-}
 
 export function vitConfig(size: {
   hidden: number;
@@ -65,31 +55,5 @@ export function writeCheckpoint(dir: string, config: JsonObject): number {
   const checkpoint: Checkpoint = { dir, config, weights: new Map(held) };
   const { weights } = architectureOf(checkpoint).define(checkpoint).graph;
 
-  const header: Record<string, unknown> = {};
-  let bytes = 0;
-  for (const { name, shape } of weights) {
-    const size = 4 * shape.reduce((product, extent) => product * extent, 1);
-    header[name] = { dtype: "F32", shape, data_offsets: [bytes, bytes + size] };
-    bytes += size;
-  }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(join(dir, "config.json"), JSON.stringify(config));
-  const file = openSync(join(dir, "model.safetensors"), "w");
-  writeSync(file, Buffer.concat([length, text]));
-  const draw = drawUniform();
-  for (const { name, shape } of weights) {
-    const values = new Float32Array(shape.reduce((product, extent) => product * extent, 1));
-    const isNorm = /layernorm/i.test(name);
-    // Norms near the identity, matrices scaled by their fan-in: activations stay of order 1.
-    const scale = shape.length > 1 ? Math.sqrt(3 / shape.slice(1).reduce((a, b) => a * b)) : 0.02;
-    for (let i = 0; i < values.length; i++) {
-      values[i] = isNorm && name.endsWith("weight") ? 1 : scale * draw();
-    }
-    writeSync(file, new Uint8Array(values.buffer));
-  }
-  closeSync(file);
-  return bytes;
+  return writeRandomModel(dir, config, weights);
 }

@@ -307,9 +307,13 @@ describe("loadAdapter", () => {
       await frozen.loadAdapter(fixture("bert/plain"));
       const error = await errorOf("ERR_NO_TRAINABLE_PARAMETERS", () => new Optimizer(frozen));
       expect(error.message).toContain("isTrainable: true");
+      expect(frozen.parameterCounts().trainable).toBe(0);
     }
     using model = await Model.fromPretrained(fixture("bert/base"));
     await model.loadAdapter(fixture("bert/plain"), { isTrainable: true });
+    expect(model.parameterCounts().trainable).toBe(
+      model.parameters().reduce((n, { size }) => n + size, 0),
+    );
     const before = await model.readParameters();
     await new LoKO(model).step(TEXT, labels);
     expect(await model.readParameters()).not.toEqual(before);
@@ -421,6 +425,13 @@ describe("saveAdapter", () => {
     expect(v4.sort()).toEqual((await namesIn(fixture("vit/v4"))).sort());
     expect(v5.sort()).toEqual((await namesIn(fixture("vit/plain"))).sort());
     expect((await namesIn(both)).sort()).toEqual((await namesIn(fixture("vit/both"))).sort());
+  });
+
+  test("repeats no name of an adapter that spoke in both namings already", async () => {
+    using model = await Model.fromPretrained(fixture("vit/base"));
+    await model.loadAdapter(fixture("vit/both"));
+    const { target_modules } = await readConfig(await save(model));
+    expect(target_modules).toEqual(["query", "q_proj", "value", "v_proj"]);
   });
 
   test("always holds the head of a text model, trained or not", async () => {

@@ -1,0 +1,192 @@
+import { randomUUID } from "node:crypto";
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { describe, LokoError } from "../errors.js";
+
+/** Options of {@link writeFolder}. */
+export interface OutputFolderOptions {
+  /** Whether a folder that is not empty may be replaced. Default false. */
+  readonly overwrite?: boolean;
+  /** Files beside which the new ones would mean something else; not even `overwrite` mixes them. */
+  readonly mustNotHold?: readonly string[];
+}
+
+/**
+ * Writes a folder so that it appears complete or not at all: `fill` writes into a hidden folder beside
+ * it, whose files are flushed to the disk before it takes the place of `dir` by a rename. With
+ * `overwrite` the former folder is moved aside first and moved back when that fails; files of it that
+ * `fill` did not write are kept. Should the machine stop between the two renames, both folders are
+ * there, complete, under hidden names.
+ *
+ * @param dir - the folder; missing parents are made.
+ * @param fill - receives the path of the hidden folder.
+ * @throws LokoError ERR_OUTPUT_EXISTS, ERR_FILE_WRITE; nothing is left behind then, and the former
+ * folder is as it was. Errors of `fill` that have a code are passed on.
+ */
+export async function writeFolder(
+  dir: string,
+  fill: (folder: string) => Promise<void>,
+  options: OutputFolderOptions = {},
+): Promise<void> {
+  let created: string | undefined;
+  let temporary: string | undefined;
+  let parent: string | undefined;
+  try {
+    const target = await realPath(dir);
+    await requireFree(dir, target, options);
+    parent = dirname(target);
+    created = await mkdir(parent, { recursive: true });
+    // Not mkdtemp, which would give the folder to its owner alone.
+    temporary = join(parent, `.${basename(target).slice(0, 100)}.${randomUUID()}`);
+    await mkdir(temporary);
+    await fill(temporary);
+    await syncAll(temporary);
+    await requireFree(dir, target, options);
+    await replace(target, temporary);
+    await syncFolder(parent);
+  } catch (error) {
+    if (temporary !== undefined) await rm(temporary, { recursive: true, force: true });
+    if (created !== undefined) await removeEmpty(parent!, created);
+    throw toWriteError(dir, error);
+  }
+}
+
+/** Writes all bytes from the current position on; a single write may write less. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.byteLength) {
+    const length = Math.min(bytes.byteLength - done, MAX_WRITE_BYTES);
+    const { bytesWritten } = await handle.write(bytes, done, length);
+    done += bytesWritten;
+  }
+}
+
+/** Node refuses a single write of 2 GiB or more. */
+const MAX_WRITE_BYTES = 2 ** 30;
+
+/** Through links, so that what a link points to is replaced and not the link. */
+async function realPath(dir: string): Promise<string> {
+  try {
+    return await realpath(dir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return resolve(dir);
+    throw error;
+  }
+}
+
+async function requireFree(
+  dir: string,
+  target: string,
+  { overwrite = false, mustNotHold = [] }: OutputFolderOptions,
+): Promise<void> {
+  const entries = await entriesOf(target);
+  if (entries.length === 0) return;
+  const obstacle = mustNotHold.find((name) => entries.includes(name));
+  if (obstacle !== undefined) {
+    throw new LokoError(
+      "ERR_OUTPUT_EXISTS",
+      `${dir}: holds ${obstacle}, and transformers would take both for one thing; choose another folder.`,
+    );
+  }
+  if (overwrite) return;
+  throw new LokoError(
+    "ERR_OUTPUT_EXISTS",
+    `${dir}: exists and is not empty (it holds ${describe(entries[0])}); choose another folder, or set ` +
+      "overwrite: true.",
+  );
+}
+
+/** Empty for a folder that does not exist. */
+async function entriesOf(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+async function replace(target: string, temporary: string): Promise<void> {
+  const former = `${temporary}.former`;
+  const existed = await moveIfThere(target, former);
+  try {
+    await rename(temporary, target);
+  } catch (error) {
+    if (existed) await rename(former, target);
+    throw error;
+  }
+  if (!existed) return;
+  const written = new Set(await readdir(target));
+  for (const name of await readdir(former)) {
+    if (!written.has(name)) await rename(join(former, name), join(target, name));
+  }
+  await rm(former, { recursive: true });
+}
+
+async function moveIfThere(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+async function syncAll(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    await using handle = await open(join(folder, name), "r+");
+    await handle.sync();
+  }
+  await syncFolder(folder);
+}
+
+/** Windows cannot open a folder, and needs no flush of one. */
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return;
+  await using handle = await open(folder, "r");
+  await handle.sync();
+}
+
+/** Removes the parents that were made, innermost first, as far as they are empty. */
+async function removeEmpty(innermost: string, outermost: string): Promise<void> {
+  for (let folder = innermost; ; folder = dirname(folder)) {
+    const removed = await rmdir(folder).then(
+      () => true,
+      () => false,
+    );
+    if (!removed || folder === outermost) return;
+  }
+}
+
+function toWriteError(dir: string, error: unknown): unknown {
+  if (error instanceof LokoError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === undefined) return error;
+  const advice = ADVICE[code] ?? "Check the path and the disk.";
+  return new LokoError("ERR_FILE_WRITE", `${dir}: cannot be written: ${message}. ${advice}`, {
+    cause: error,
+  });
+}
+
+const NO_PERMISSION =
+  "The folder that contains it must be writable: a new folder is made there and then renamed.";
+const DISK_FULL = "Free some space; nothing was left behind.";
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: NO_PERMISSION,
+  EPERM: NO_PERMISSION,
+  EROFS: NO_PERMISSION,
+  ENOSPC: DISK_FULL,
+  EDQUOT: DISK_FULL,
+  ENOTDIR: "A part of the path is a file.",
+  EEXIST: "A part of the path is a file.",
+};
