@@ -64,6 +64,14 @@ export {
   type Targets,
 } from "./optim/optimizer.js";
 export { Tensor } from "./tensor/tensor.js";
+export {
+  type BatchOptions,
+  type EncodeOptions,
+  type Encoding,
+  type TextOrPair,
+  Tokenizer,
+  type TokenizerOptions,
+} from "./text/tokenizer.js";
 export { type EncodeExamplesOptions, encodeExamples } from "./train/encode.js";
 export { type EvaluateOptions, evaluate } from "./train/evaluate.js";
 export {

@@ -1,8 +1,9 @@
-import { access, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { describe, LokoError } from "../errors.js";
 import { type Checkpoint, openCheckpoint } from "../io/checkpoint.js";
+import { exists } from "../io/files.js";
 import { readJsonObject } from "../io/json.js";
 import { openSafetensors } from "../io/safetensors.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
@@ -54,13 +55,6 @@ async function isFolder(path: string): Promise<boolean> {
   } catch (cause) {
     throw new LokoError("ERR_FILE_NOT_FOUND", `${path}: no such file or folder.`, { cause });
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** Keys of `config.json` that say how large a model is. */

@@ -1,7 +1,7 @@
-import { access } from "node:fs/promises";
 import { join } from "node:path";
 
 import { describe, LokoError } from "../errors.js";
+import { exists } from "./files.js";
 import { type JsonObject, readJsonObject } from "./json.js";
 import { openSafetensors } from "./safetensors.js";
 import type { TensorInfo } from "./safetensors-header.js";
@@ -61,15 +61,6 @@ async function refuseAdapter(dir: string): Promise<void> {
     `${join(dir, CONFIG)}: no such file, but ${ADAPTER_CONFIG} is there: this is the folder of an ` +
       "adapter. Load its base model, then the adapter with model.loadAdapter(dir).",
   );
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 async function openShards(dir: string): Promise<ReadonlyMap<string, TensorInfo>> {

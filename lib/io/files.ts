@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { access, type FileHandle, open } from "node:fs/promises";
 
 import { LokoError } from "../errors.js";
 
@@ -74,4 +74,12 @@ export async function readInto(
     done += bytesRead;
   }
   return done;
+}
+
+/** Whether there is a file or folder of that name that this process can see. */
+export function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

@@ -1,8 +1,9 @@
 // Reads an adapter folder that PEFT, or this package, has written.
 
-import { access, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, LokoError } from "../errors.js";
+import { exists } from "../io/files.js";
 import { readJsonObject } from "../io/json.js";
 import { openSafetensors, readTensor } from "../io/safetensors.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
@@ -95,13 +96,6 @@ async function subFolders(dir: string): Promise<string[]> {
   const names = await readdir(dir).catch(() => []);
   const isAdapter = await Promise.all(names.map((name) => exists(join(dir, name, CONFIG_FILE))));
   return names.filter((_, i) => isAdapter[i]).map((name) => join(dir, name));
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** What the configuration selects, and what else the file holds in full. */

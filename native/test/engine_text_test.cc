@@ -11,6 +11,7 @@
 #include "test/engine_testing.h"
 #include "test/recording_backend.h"
 #include "test/tiny_bert.h"
+#include "test/tiny_vit.h"
 
 namespace loko {
 

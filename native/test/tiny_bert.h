@@ -2,14 +2,14 @@
 
 // A small encoder of texts with drawn weights; the same graph that lib/models/bert.ts describes.
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/rng.h"
-#include "test/tiny_vit.h"
+#include "test/tiny_model.h"
 
 namespace loko {
 
@@ -18,10 +18,9 @@ struct TinyBert {
   int hidden = 24, heads = 3, intermediate = 36, layers = 3, labels = 4;
 };
 
-class TinyBertBuilder {
+class TinyBertBuilder : public TinyModelBuilder {
  public:
-  explicit TinyBertBuilder(const TinyBert& shape)
-      : shape_(shape), store_(std::make_unique<WeightStore>(12)) {
+  explicit TinyBertBuilder(const TinyBert& shape) : TinyModelBuilder(12), shape_(shape) {
     EmbedTokensNode embed;
     embed.words = table("words", shape.vocabulary);
     embed.positions = table("positions", shape.positions);
@@ -36,43 +35,10 @@ class TinyBertBuilder {
     graph_.setOutput(graph_.linear(x, {part("classifier", shape.labels, shape.hidden)})[0]);
   }
 
-  const Graph& graph() const { return graph_; }
-
-  std::unique_ptr<Engine> engine(std::unique_ptr<Backend> backend) {
-    auto engine = std::make_unique<Engine>(std::move(backend), graph_, std::move(store_), 5);
-    engine->load();
-    return engine;
-  }
-
  private:
-  void drawn(const std::string& name, std::vector<std::int64_t> shape, double std) {
-    WeightSpec spec;
-    spec.name = name;
-    spec.shape = std::move(shape);
-    spec.std = std;
-    store_->add(spec);
-  }
-
   std::string table(const std::string& name, int rows) {
     drawn(name, {rows, shape_.hidden}, 0.7);
     return name;
-  }
-
-  LinearPart part(const std::string& module, int out, int in) {
-    drawn(module + ".weight", {out, in}, 1.5 / std::sqrt(static_cast<double>(in)));
-    drawn(module + ".bias", {out}, 0.1);
-    LinearPart result;
-    result.module = module;
-    result.weight = module + ".weight";
-    result.bias = module + ".bias";
-    result.out = out;
-    return result;
-  }
-
-  ValueId norm(ValueId x, const std::string& name) {
-    drawn(name + ".weight", {shape_.hidden}, 1);
-    drawn(name + ".bias", {shape_.hidden}, 0.1);
-    return graph_.layerNorm(x, name + ".weight", name + ".bias", 1e-6F);
   }
 
   ValueId block(ValueId x, int layer) {
@@ -93,8 +59,6 @@ class TinyBertBuilder {
   }
 
   TinyBert shape_;
-  Graph graph_;
-  std::unique_ptr<WeightStore> store_;
 };
 
 /// Texts of the given lengths in one batch, padded at the end to `tokens`.

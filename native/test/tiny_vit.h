@@ -4,12 +4,10 @@
 // lib/models/vit.ts describes.
 
 #include <cmath>
-#include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "core/engine.h"
+#include "test/tiny_model.h"
 
 namespace loko {
 
@@ -19,10 +17,9 @@ struct TinyVit {
   Activation activation = Activation::kGelu;
 };
 
-class TinyVitBuilder {
+class TinyVitBuilder : public TinyModelBuilder {
  public:
-  explicit TinyVitBuilder(const TinyVit& shape)
-      : shape_(shape), store_(std::make_unique<WeightStore>(11)) {
+  explicit TinyVitBuilder(const TinyVit& shape) : TinyModelBuilder(11), shape_(shape) {
     const ValueId image = graph_.image(shape.channels, shape.image, shape.image);
     const ValueId patches = graph_.patchify(image, shape.patch);
     const int patchSize = shape.channels * shape.patch * shape.patch;
@@ -37,42 +34,7 @@ class TinyVitBuilder {
     graph_.setOutput(graph_.linear(x, {part("classifier", shape.labels, shape.hidden)})[0]);
   }
 
-  const Graph& graph() const { return graph_; }
-
-  std::unique_ptr<Engine> engine(std::unique_ptr<Backend> backend) {
-    auto engine = std::make_unique<Engine>(std::move(backend), graph_, std::move(store_), 5);
-    engine->load();
-    return engine;
-  }
-
-  std::unique_ptr<WeightStore> takeStore() { return std::move(store_); }
-
  private:
-  void drawn(const std::string& name, std::vector<std::int64_t> shape, double std) {
-    WeightSpec spec;
-    spec.name = name;
-    spec.shape = std::move(shape);
-    spec.std = std;
-    store_->add(spec);
-  }
-
-  LinearPart part(const std::string& module, int out, int in) {
-    drawn(module + ".weight", {out, in}, 1.5 / std::sqrt(static_cast<double>(in)));
-    drawn(module + ".bias", {out}, 0.1);
-    LinearPart result;
-    result.module = module;
-    result.weight = module + ".weight";
-    result.bias = module + ".bias";
-    result.out = out;
-    return result;
-  }
-
-  ValueId norm(ValueId x, const std::string& name) {
-    drawn(name + ".weight", {shape_.hidden}, 1);
-    drawn(name + ".bias", {shape_.hidden}, 0.1);
-    return graph_.layerNorm(x, name + ".weight", name + ".bias", 1e-6F);
-  }
-
   ValueId block(ValueId x, int layer) {
     const std::string path = "layer." + std::to_string(layer) + ".";
     const int d = shape_.hidden;
@@ -91,48 +53,6 @@ class TinyVitBuilder {
   }
 
   TinyVit shape_;
-  Graph graph_;
-  std::unique_ptr<WeightStore> store_;
 };
-
-/// Adapters of the given rank on every module whose path ends with one of `suffixes`, and trained
-/// copies of `trained`, with offsets in that order.
-inline Adapter makeAdapter(const Graph& graph, const std::vector<std::string>& suffixes, int rank,
-                           const std::vector<std::string>& trained,
-                           LoraInit init = LoraInit::kRandom) {
-  Adapter adapter;
-  adapter.init = init;
-  for (const Node& node : graph.nodes()) {
-    const auto* linear = std::get_if<LinearNode>(&node);
-    if (linear == nullptr) continue;
-    for (const LinearPart& part : linear->parts) {
-      for (const std::string& suffix : suffixes) {
-        if (part.module.size() < suffix.size() ||
-            part.module.compare(part.module.size() - suffix.size(), suffix.size(), suffix) != 0) {
-          continue;
-        }
-        AdaptedModule lora;
-        lora.module = part.module;
-        lora.rank = rank;
-        lora.scale = 1.5F;
-        lora.a = adapter.parameters;
-        lora.b = lora.a + std::int64_t{rank} * graph.module(part.module).in;
-        adapter.parameters = lora.b + std::int64_t{part.out} * rank;
-        adapter.lora.push_back(lora);
-        break;
-      }
-    }
-  }
-  for (const std::string& module : trained) {
-    const Graph::Module found = graph.module(module);
-    TrainedModule entry;
-    entry.module = module;
-    entry.weight = adapter.parameters;
-    entry.bias = entry.weight + std::int64_t{found.part->out} * found.in;
-    adapter.parameters = entry.bias + found.part->out;
-    adapter.trained.push_back(entry);
-  }
-  return adapter;
-}
 
 }  // namespace loko
