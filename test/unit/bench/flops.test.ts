@@ -1,23 +1,22 @@
 import { describe, expect, test } from "vitest";
 import { adapterSize, countFlops, kalmanFlops, stepFlops } from "../../../benchmarks/flops.js";
-import { type ModelShape, MODELS, weightsOf } from "../../../benchmarks/models.js";
+import { MODELS, type ModelShape, weightsOf } from "../../../benchmarks/models.js";
 
 const ROBERTA = MODELS.get("roberta-base")!;
 const VIT = MODELS.get("vit-base")!;
 const ADAPTER = { classes: 2, rank: 8, targetModules: ["query", "value"] };
 
-const giga = (value: number) => Number((value / 1e9).toFixed(1));
-
 describe("operations of published models, in units of 1e9", () => {
+  // Counted elsewhere by hand, with the adapters' share of up to 0.08 % left whole where ours is pruned.
   test.each([
-    // name, shape, options, forward, backward: whole and without what nothing depends on
-    ["RoBERTa-base", ROBERTA, { tokens: 128, pruned: false }, 22.4, 23.1],
-    ["RoBERTa-base, pruned", ROBERTA, { tokens: 128 }, 20.9, 21.0],
-    ["ViT-B/16", VIT, { pruned: false }, 35.2, 36.6],
-    ["ViT-B/16, pruned", VIT, {}, 32.8, 33.3],
+    ["RoBERTa-base", ROBERTA, { tokens: 128, pruned: false }, 22.42, 23.1],
+    ["RoBERTa-base, pruned", ROBERTA, { tokens: 128 }, 20.88, 21.03],
+    ["ViT-B/16", VIT, { pruned: false }, 35.24, 36.56],
+    ["ViT-B/16, pruned", VIT, {}, 32.81, 33.25],
   ])("%s", (_, shape, options, forward, backward) => {
     const flops = countFlops(shape, { ...ADAPTER, ...options });
-    expect([giga(flops.forward), giga(flops.backward)]).toEqual([forward, backward]);
+    expect(Math.abs(flops.forward / 1e9 / forward - 1)).toBeLessThan(1e-3);
+    expect(Math.abs(flops.backward / 1e9 / backward - 1)).toBeLessThan(1e-3);
   });
 
   test("a frozen ViT-B/16 takes twice the published 17.6 multiply-adds", () => {
@@ -64,7 +63,7 @@ test("the filter costs 1.2 and 4.1 million operations for 1 and 2 rows of RoBERT
   expect(kalmanFlops(1, 294_912) / 1e6).toBeCloseTo(1.2, 1);
   expect(kalmanFlops(2, 294_912) / 1e6).toBeCloseTo(4.1, 1);
   // ViT, 100 rows: 3.0 for S and 5.9 for the update, in units of 1e9
-  expect(giga(kalmanFlops(100, 294_912))).toBe(8.9);
+  expect(kalmanFlops(100, 294_912) / 1e9).toBeCloseTo(8.9, 1);
 });
 
 test("a step is a forward pass and as many backward rows as it propagates", () => {

@@ -69,7 +69,11 @@ describe("a bad trial is refused with the place, what was expected and what came
     ["a text for a number", { rank: "8" }, /rank must be an integer .* got "8"/],
     ["no time", { seconds: 0 }, /seconds must be a number in \[0\.1, 3600\], got 0/],
     ["negative steps", { steps: -1 }, /steps must be an integer .* got -1/],
-    ["an uncounted module", { targetModules: ["dense"] }, /targetModules must be of .* got "dense"/],
+    [
+      "an uncounted module",
+      { targetModules: ["dense"] },
+      /targetModules must be of .* got "dense"/,
+    ],
     ["nobody", { contenders: [] }, /contenders must be a list of different names, got \[\]/],
     ["someone twice", { contenders: ["loko adamw", "loko adamw"] }, /a list of different names/],
     ["a stranger", { contenders: ["jax"] }, /contenders must be of loko adamw, .* got "jax"/],
@@ -79,7 +83,11 @@ describe("a bad trial is refused with the place, what was expected and what came
     ["a bar that is none", { bars: [null] }, /bars\[0\] must be an object, got null/],
     ["an unknown metric", { bars: [{ ...bar, metric: "joy" }] }, /metric must be of .* got "joy"/],
     ["a bar of one who is absent", { bars: [{ ...bar, of: "loko auto" }] }, /of must be of loko/],
-    ["a ratio of one", { bars: [{ ...bar, against: undefined }] }, /against must be of .* got null/],
+    [
+      "a ratio of one",
+      { bars: [{ ...bar, against: undefined }] },
+      /against must be of .* got nothing/,
+    ],
     ["a figure of two", { bars: [{ ...bar, metric: "floor" }] }, /against must be nothing/],
     ["a bar without a limit", { bars: [{ ...bar, most: 0 }] }, /most must be a number .* got 0/],
   ])("%s", (_, change, message) => {
