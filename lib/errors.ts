@@ -78,6 +78,8 @@ const CODES = [
   "ERR_DATA_COLUMN",
   /** A label in a data file is neither an integer in range nor a name in `label2id`. */
   "ERR_LABEL_UNKNOWN",
+  /** A training ended with a model whose outputs are not finite. */
+  "ERR_DIVERGED",
   /** An adapter folder is malformed: bad configuration, missing or foreign tensors. */
   "ERR_ADAPTER_FORMAT",
   /** An adapter was made for another model: its modules or shapes do not fit. */

@@ -72,6 +72,7 @@ export {
   Tokenizer,
   type TokenizerOptions,
 } from "./text/tokenizer.js";
+export type { Truncation } from "./text/truncate.js";
 export { type EncodeExamplesOptions, encodeExamples } from "./train/encode.js";
 export { type EvaluateOptions, evaluate } from "./train/evaluate.js";
 export {

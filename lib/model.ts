@@ -1,4 +1,5 @@
 import { stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import { types } from "node:util";
 import { type Device, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
@@ -104,7 +105,7 @@ export class Model implements Disposable {
   readonly label2id: ReadonlyMap<string, number>;
   /** What the outputs mean; one label without a `problem_type` is a regression, as in transformers. */
   readonly problemType: ProblemType;
-  /** The folder it was loaded from. */
+  /** The folder it was loaded from, as an absolute path. */
   readonly directory: string;
   /** Weights that were drawn because the checkpoint has none that fit: those of a new head. */
   readonly newWeights: readonly string[];
@@ -195,7 +196,7 @@ export class Model implements Disposable {
     const { modelType, taskClass } = architecture;
     const { config } = checkpoint;
     return new Model(runtime, {
-      directory: dir,
+      directory: resolve(dir),
       modelType,
       taskClass,
       config,
@@ -463,13 +464,18 @@ function describeInput({ input, tokens }: InputRules): ModelInput {
   });
 }
 
-/** What does not exist at all is for the reader of the folder to report. */
+/** What cannot be looked at is for the reader of the folder to report. */
 async function refuseFile(dir: string): Promise<void> {
-  const isFolder = await stat(dir).then(
-    (stats) => stats.isDirectory(),
-    () => true,
-  );
-  if (isFolder) return;
+  const stats = await stat(dir).catch((error: NodeJS.ErrnoException) => error);
+  if (stats instanceof Error) {
+    if (stats.code !== "ENOENT") return;
+    throw new LokoError(
+      "ERR_FILE_NOT_FOUND",
+      `${dir}: no such folder. A model is read from a folder on this machine that holds config.json and ` +
+        "the weights; nothing is downloaded.",
+    );
+  }
+  if (stats.isDirectory()) return;
   throw new LokoError(
     "ERR_FILE_NOT_FOUND",
     `${dir}: expected a folder with config.json and the weights, got a file.`,

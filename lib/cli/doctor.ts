@@ -1,6 +1,7 @@
 import { availableParallelism, freemem, totalmem } from "node:os";
 import type { Command } from "commander";
 import { deviceInfo } from "../device.js";
+import { LokoError } from "../errors.js";
 import { addonPath, loadAddon } from "../native/loader.js";
 import { addCommonOptions, type CommonOptions, SharedOptions } from "./options.js";
 import { byteSize, printFacts, printJson } from "./output.js";
@@ -10,7 +11,7 @@ const EXAMPLE = `
 Example:
   loko doctor --json
 
-Exit code 1 when the native addon cannot be loaded.`;
+Exit code 1 when the native addon cannot be loaded, or has no kernels for this machine.`;
 
 export function define(command: Command): void {
   command.addHelpText("after", EXAMPLE);
@@ -49,6 +50,9 @@ async function examine({ json }: CommonOptions): Promise<void> {
     ]);
   }
   loadAddon();
+  if (!cpu.available) {
+    throw new LokoError("ERR_DEVICE_UNAVAILABLE", `no CPU kernels: ${cpu.reason}`);
+  }
 }
 
 function findAddon(): string | null {

@@ -25,6 +25,18 @@ export function reportFailure(error: unknown, args: readonly string[]): number {
   return exitCode;
 }
 
+/** Options of the library that a command has as flags. */
+const FLAGS =
+  /(?<!["'\w-])(textColumn|pairColumn|labelColumn|numLabels|ignoreMismatchedSizes|batchSize|maxLength|overwrite)\b(?!\s*\()(: true|: (?=\d))?/g;
+
+/** Messages of the library name its options; here they are flags. */
+function inFlags(message: string): string {
+  return message.replace(FLAGS, (_, name: string, value = "") => {
+    const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    return value.startsWith(": ") && value !== ": true" ? `${flag} ` : flag;
+  });
+}
+
 function explain(
   error: unknown,
   [command]: readonly string[],
@@ -39,7 +51,8 @@ function explain(
     return { code: "ERR_OPTION", message: `${message}. See ${help}.`, exitCode: WRONG_USE };
   }
   if (error instanceof LokoError) {
-    const { code, message } = error;
+    const { code } = error;
+    const message = inFlags(error.message);
     return { code, message, exitCode: code === "ERR_OPTION" ? WRONG_USE : FAILED };
   }
   const what = error instanceof Error ? error.message : String(error);

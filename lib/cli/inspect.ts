@@ -98,7 +98,7 @@ async function inspectModel(dir: string, json: boolean): Promise<void> {
     ["labels", describeLabels(facts.labels)],
     ["weights", describeTotals(facts)],
     ["tokenizer", facts.tokenizer.join(", ") || "none"],
-    ["loko", facts.problem === undefined ? "can train it" : `cannot: ${facts.problem}`],
+    ["loko", facts.problem === undefined ? "knows this model" : `cannot: ${facts.problem}`],
   ]);
   if (facts.linears.length === 0) return;
   await printLine("\nLinear modules; targetModules takes the end of a name, as query:");

@@ -1,3 +1,5 @@
+import { discardUnfinished } from "../io/output-folder.js";
+
 /** Why a command ended that was stopped and has saved what there was. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";
@@ -23,7 +25,10 @@ export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
   readonly #listener = (name: NodeJS.Signals) => {
     const reason = new Interrupted(name as StopSignal);
-    if (this.signal.aborted) process.exit(reason.exitCode);
+    if (this.signal.aborted) {
+      discardUnfinished();
+      process.exit(reason.exitCode);
+    }
     this.#controller.abort(reason);
     this.onAsk();
   };

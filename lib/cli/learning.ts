@@ -1,3 +1,4 @@
+import { LokoError } from "../errors.js";
 import { type Evaluation, MetricAccumulator } from "../metrics/accumulator.js";
 import type { SkipReason } from "../optim/optimizer.js";
 import { encodeExamples } from "../train/encode.js";
@@ -28,6 +29,15 @@ export interface Outcome {
   readonly failure?: unknown;
 }
 
+function diverged({ options: { optimizer } }: TrainPlan): LokoError {
+  const advice =
+    optimizer === "loko" ? "Report it, with the data if you can." : "Use a smaller --lr.";
+  return new LokoError(
+    "ERR_DIVERGED",
+    `the outputs of the model are not finite any more: the training has diverged. ${advice}`,
+  );
+}
+
 /** How much of the shown loss is that of earlier steps. */
 const SMOOTHING = 0.98;
 
@@ -45,6 +55,7 @@ export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outc
   let steps = 0;
   let loss = 0;
   let losses = 0;
+  let outputsAreFinite = true;
   const isOver = () => steps >= plan.steps || interrupt.signal.aborted;
 
   using progress = startProgress(plan.steps, { quiet: options.json ?? false });
@@ -52,6 +63,7 @@ export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outc
     progress.note("Stopping after this step to save the adapter; Ctrl-C again ends at once.");
   const follow = (event: StepEvent, epoch: number) => {
     steps++;
+    outputsAreFinite = event.skipped !== "non-finite-logits";
     if (event.skipped !== null) skipped[event.skipped] = (skipped[event.skipped] ?? 0) + 1;
     if (Number.isFinite(event.loss)) {
       loss += (1 - SMOOTHING) * (event.loss - loss);
@@ -88,6 +100,7 @@ export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outc
     if (steps === 0) throw error;
     failure = error;
   }
+  if (!outputsAreFinite) failure ??= diverged(plan);
   const seconds = (performance.now() - started) / 1000;
   return { learned: { steps, seconds, skipped, online }, failure };
 }

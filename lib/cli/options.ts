@@ -39,10 +39,10 @@ export function choice(...names: readonly string[]): Kind {
 
 const isText = (value: unknown) => typeof value === "string" && value !== "";
 
-/** `a,b,c` on the command line; in a file an array, or the same text. */
+/** `a,b,c` on the command line, an array in a file. */
 export const list: Kind = {
   rule: {
-    expected: "names, separated by commas",
+    expected: "names, separated by commas (in a file: an array of them)",
     accepts: (value) => Array.isArray(value) && value.length > 0 && value.every(isText),
   },
   parse: (given) => given.split(",").map((name) => name.trim()),

@@ -1,7 +1,9 @@
 import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 import type { Command } from "commander";
 import { batches } from "../data/dataset.js";
 import type { TextExample } from "../data/text.js";
+import { checkTextChunks } from "../data/text-chunks.js";
 import { LokoError } from "../errors.js";
 import { predict } from "../metrics/accumulator.js";
 import { toTextOrPair } from "../train/encode.js";
@@ -86,7 +88,16 @@ async function* one(example: TextExample): AsyncGenerator<TextExample> {
 async function* linesOfStdin(): AsyncGenerator<TextExample> {
   if (process.stdin.isTTY) process.stderr.write("One text a line; Ctrl-D ends.\n");
   let row = 0;
-  for await (const text of createInterface({ input: process.stdin })) yield { text, row: ++row };
+  // The same bytes are the same text as in a file.
+  const input = Readable.from(checkTextChunks(process.stdin, "standard input"));
+  const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
+  let failure: unknown;
+  input.on("error", (error) => {
+    failure = error;
+    lines.close();
+  });
+  for await (const text of lines) yield { text, row: ++row };
+  if (failure !== undefined) throw failure;
 }
 
 /** `positive  0.9876`, or the numbers of a regression. */

@@ -46,6 +46,20 @@ export async function openTextSession(
       );
     }
     const tokenizer = await Tokenizer.fromPretrained(dir, { maxLength: input.maxLength });
+    if (tokenizer.vocabularySize > input.vocabSize) {
+      throw new LokoError(
+        "ERR_TOKENIZER",
+        `${dir}: the tokenizer has ${tokenizer.vocabularySize} tokens and the model ${input.vocabSize}; ` +
+          "the tokenizer is of another model. Copy its own files into the folder.",
+      );
+    }
+    if (model.unusedWeights.length > 0) {
+      const { unusedWeights } = model;
+      const message =
+        `${dir}: ${unusedWeights.length} weights of the checkpoint are not part of the model that ` +
+        `config.json describes, the first is ${unusedWeights[0]}.`;
+      process.emitWarning(message, { type: "LokoWarning", code: "LOKO_UNUSED_WEIGHTS" });
+    }
     if (adapter !== undefined) {
       await model.loadAdapter(adapter, { isTrainable: training !== undefined });
     } else if (training === undefined && model.newWeights.length > 0) {
@@ -105,7 +119,7 @@ export async function checkData(path: string, data: Dataset<TextExample>): Promi
     if (label !== undefined) continue;
     throw new LokoError(
       "ERR_DATA_COLUMN",
-      `${path}: example ${row} has no label. Name its column with --label-column.`,
+      `${path}: row ${row} has no label; -1 and an absent one say so. Leave such rows out.`,
     );
   }
   return rows;

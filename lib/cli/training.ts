@@ -1,9 +1,9 @@
 import { rename, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Dataset } from "../data/dataset.js";
 import type { TextExample } from "../data/text.js";
 import { LokoError } from "../errors.js";
-import { writeFolder } from "../io/output-folder.js";
+import { checkAdapterFolder } from "../lora/adapter-folder.js";
 import type { Evaluation, MetricName } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
 import type { Optimizer } from "../optim/optimizer.js";
@@ -65,7 +65,7 @@ const ADAPTER_OPTIONS = ["r", "loraAlpha", "targetModules", "modulesToSave", "bi
 export async function train(options: TrainOptions): Promise<void> {
   checkOptimizer(options);
   refuseTogether(options, "adapter", ADAPTER_OPTIONS, "a loaded adapter has its own.");
-  await checkOutput(options);
+  await checkAdapterFolder(options.output, options);
   using session = await openTextSession(options, { seed: options.seed });
   const plan = await makePlan(options, session);
   if (!options.json) await printPlan(plan);
@@ -73,17 +73,19 @@ export async function train(options: TrainOptions): Promise<void> {
   using interrupt = new Interrupt();
   const { signal } = interrupt;
   const { learned, failure } = await learn(plan, interrupt);
-  await session.model.saveAdapter(options.output, { overwrite: options.overwrite });
+  await saveAdapter(session.model, options);
   const status = failure !== undefined ? "failed" : signal.aborted ? "interrupted" : "completed";
   let results = resultsOf(plan, learned, status);
   await writeResults(options.output, results);
   if (failure !== undefined) throw failure;
   if (plan.eval !== undefined && !signal.aborted) {
     const { metrics } = plan;
-    results = {
-      ...results,
-      eval: await measure(session, plan.eval, { metrics, batchSize: EVAL_BATCH }, interrupt),
-    };
+    const held = { metrics, batchSize: EVAL_BATCH };
+    const evaluation = await measure(session, plan.eval, held, interrupt).catch((error) => {
+      // What the training came to is printed all the same.
+      if (!signal.aborted) throw error;
+    });
+    results = { ...results, eval: evaluation ?? undefined };
     await writeResults(options.output, results);
   }
   if (options.json) await printJson(results);
@@ -91,16 +93,23 @@ export async function train(options: TrainOptions): Promise<void> {
   signal.throwIfAborted();
 }
 
-const UNTOUCHED = new Error("the output folder can be written");
-
-/** Does all of writing the output but the writing, so that it is not refused after hours. */
-async function checkOutput({ output, overwrite }: TrainOptions): Promise<void> {
-  const stop = async () => {
-    throw UNTOUCHED;
-  };
-  await writeFolder(output, stop, { overwrite }).catch((error: unknown) => {
-    if (error !== UNTOUCHED) throw error;
-  });
+/**
+ * Where it should go, or beside it when that has become impossible since it was tried: nothing that was
+ * learned is lost.
+ */
+async function saveAdapter(model: Model, { output, overwrite }: TrainOptions): Promise<void> {
+  try {
+    await model.saveAdapter(output, { overwrite });
+  } catch (error) {
+    if (!(error instanceof LokoError)) throw error;
+    const rescue = `${resolve(output)}-${Date.now()}`;
+    await model.saveAdapter(rescue);
+    throw new LokoError(
+      error.code,
+      `${error.message} The adapter was saved to ${rescue} instead.`,
+      { cause: error },
+    );
+  }
 }
 
 async function makePlan(options: TrainOptions, session: TextSession): Promise<TrainPlan> {
@@ -137,11 +146,11 @@ function resultsOf(
   status: TrainResults["status"],
 ): TrainResults {
   const { json: _, verbose: __, ...options } = plan.options;
-  const { model } = plan.session;
+  const { model, maxLength } = plan.session;
   return {
     status,
     version: packageVersion(),
-    options,
+    options: { ...options, maxLength },
     model: {
       modelType: model.modelType,
       labels: model.id2label,

@@ -15,11 +15,23 @@ const LINE_FEED = 10;
  *
  * @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_DATA_FORMAT.
  */
-export async function* readTextChunks(path: string): AsyncGenerator<Buffer, void, undefined> {
+export function readTextChunks(path: string): AsyncGenerator<Buffer, void, undefined> {
+  return checkTextChunks(readChunks(path), path);
+}
+
+/**
+ * As {@link readTextChunks}, of bytes from elsewhere.
+ *
+ * @param path - names their origin in messages.
+ */
+export async function* checkTextChunks(
+  chunks: AsyncIterable<Buffer>,
+  path: string,
+): AsyncGenerator<Buffer, void, undefined> {
   let rest: Buffer = Buffer.alloc(0);
   let line = 1;
   let isStart = true;
-  for await (const chunk of readChunks(path)) {
+  for await (const chunk of chunks) {
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     const end = bytes.length - incompleteBytes(bytes);
     rest = bytes.subarray(end);

@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { rmSync } from "node:fs";
 import {
   type FileHandle,
+  lstat,
   mkdir,
   open,
   readdir,
@@ -18,13 +20,38 @@ export interface OutputFolderOptions {
   readonly overwrite?: boolean;
   /** Files beside which the new ones would mean something else; not even `overwrite` mixes them. */
   readonly mustNotHold?: readonly string[];
+  /**
+   * Whether a file of the former folder belongs to what is replaced, and goes with it where `fill` writes
+   * none of its name. Default: none does.
+   */
+  readonly isReplaced?: (name: string) => boolean;
+}
+
+/** Hidden folders that are being filled; a process that ends at once takes them with it. */
+const unfinished = new Set<string>();
+
+/** Removes what {@link writeFolder} has not finished, for a process that is about to end. */
+export function discardUnfinished(): void {
+  for (const folder of unfinished) rmSync(folder, { recursive: true, force: true });
+}
+
+/**
+ * Tries all of {@link writeFolder} but the writing, to refuse before hours of work and not after.
+ *
+ * @throws LokoError as {@link writeFolder}.
+ */
+export async function checkFolder(dir: string, options: OutputFolderOptions = {}): Promise<void> {
+  const stop = new Error("the folder can be written");
+  await writeFolder(dir, () => Promise.reject(stop), options).catch((error: unknown) => {
+    if (error !== stop) throw error;
+  });
 }
 
 /**
  * Writes a folder so that it appears complete or not at all: `fill` writes into a hidden folder beside
  * it, whose files are flushed to the disk before it takes the place of `dir` by a rename. With
  * `overwrite` the former folder is moved aside first and moved back when that fails; files of it that
- * `fill` did not write are kept. Should the machine stop between the two renames, both folders are
+ * `fill` did not write are kept, but for those that `isReplaced` names. Should the machine stop between the two renames, both folders are
  * there, complete, under hidden names.
  *
  * @param dir - the folder; missing parents are made.
@@ -42,19 +69,26 @@ export async function writeFolder(
   let parent: string | undefined;
   try {
     const target = await realPath(dir);
+    await requireReplaceable(dir, target);
     await requireFree(dir, target, options);
     parent = dirname(target);
     created = await mkdir(parent, { recursive: true });
     // Not mkdtemp, which would give the folder to its owner alone.
     temporary = join(parent, `.${basename(target).slice(0, 100)}.${randomUUID()}`);
     await mkdir(temporary);
+    unfinished.add(temporary);
     await fill(temporary);
     await syncAll(temporary);
     await requireFree(dir, target, options);
-    await replace(target, temporary);
+    // From here on the hidden folder may be all that there is.
+    unfinished.delete(temporary);
+    await replace(target, temporary, options);
     await syncFolder(parent);
   } catch (error) {
-    if (temporary !== undefined) await rm(temporary, { recursive: true, force: true });
+    if (temporary !== undefined) {
+      await rm(temporary, { recursive: true, force: true });
+      unfinished.delete(temporary);
+    }
     if (created !== undefined) await removeEmpty(parent!, created);
     throw toWriteError(dir, error);
   }
@@ -78,9 +112,28 @@ async function realPath(dir: string): Promise<string> {
   try {
     return await realpath(dir);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return resolve(dir);
-    throw error;
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const isLink = await lstat(dir).then(
+      (stats) => stats.isSymbolicLink(),
+      () => false,
+    );
+    if (!isLink) return resolve(dir);
+    throw new LokoError(
+      "ERR_FILE_WRITE",
+      `${dir}: is a link to a folder that does not exist. Make that folder, or remove the link.`,
+    );
   }
+}
+
+/** A rename would pull the folder away from under the processes that work in it. */
+async function requireReplaceable(dir: string, target: string): Promise<void> {
+  const isRoot = dirname(target) === target;
+  if (!isRoot && target !== (await realpath(process.cwd()))) return;
+  throw new LokoError(
+    "ERR_FILE_WRITE",
+    `${dir}: is the ${isRoot ? "root of the file system" : "working folder of this process"}, which ` +
+      "cannot be replaced as a whole; name a folder inside it.",
+  );
 }
 
 async function requireFree(
@@ -115,7 +168,11 @@ async function entriesOf(folder: string): Promise<string[]> {
   }
 }
 
-async function replace(target: string, temporary: string): Promise<void> {
+async function replace(
+  target: string,
+  temporary: string,
+  { isReplaced = () => false }: OutputFolderOptions,
+): Promise<void> {
   const former = `${temporary}.former`;
   const existed = await moveIfThere(target, former);
   try {
@@ -127,7 +184,8 @@ async function replace(target: string, temporary: string): Promise<void> {
   if (!existed) return;
   const written = new Set(await readdir(target));
   for (const name of await readdir(former)) {
-    if (!written.has(name)) await rename(join(former, name), join(target, name));
+    if (!written.has(name) && !isReplaced(name))
+      await rename(join(former, name), join(target, name));
   }
   await rm(former, { recursive: true });
 }

@@ -1,9 +1,9 @@
 // saveAdapter and loadAdapter: a model's adapter as a folder in PEFT's format.
 
 import { writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { LokoError } from "../errors.js";
-import { writeFolder } from "../io/output-folder.js";
+import { checkFolder, writeFolder } from "../io/output-folder.js";
 import { bytesOf, type TensorSource, writeSafetensors } from "../io/safetensors-writer.js";
 import { moduleOf, type ParameterLayout } from "../models/parameters.js";
 import { allocate, type ModelRuntime } from "../models/runtime.js";
@@ -130,7 +130,20 @@ export async function saveAdapter(
     await writeFile(join(folder, CONFIG_FILE), configText(host, layout, frozen, dialects));
     await writeFile(join(folder, "README.md"), modelCard(host));
   };
-  await writeFolder(dir, fill, { overwrite, mustNotHold: ["config.json"] });
+  await writeFolder(dir, fill, { overwrite, ...ADAPTER_FOLDER });
+}
+
+const ADAPTER_FOLDER = {
+  mustNotHold: ["config.json"],
+  isReplaced: (name: string) => /^adapter_model\.(?:bin|safetensors)$/.test(name),
+};
+
+/** Whether {@link saveAdapter} could write there. @throws LokoError as it does. */
+export function checkAdapterFolder(
+  dir: string,
+  { overwrite = false }: { overwrite?: boolean | undefined },
+): Promise<void> {
+  return checkFolder(dir, { overwrite, ...ADAPTER_FOLDER });
 }
 
 /**
@@ -204,7 +217,7 @@ function configText(
   });
   const isText = graph.input.kind === "text";
   return formatPeftConfig(plan.config, {
-    base_model_name_or_path: resolve(host.directory),
+    base_model_name_or_path: host.directory,
     task_type: isText ? "SEQ_CLS" : null,
     auto_mapping: isText
       ? null
@@ -217,10 +230,11 @@ function configText(
   });
 }
 
-function modelCard({ directory, graph, taskClass }: AdapterHost): string {
-  const base = resolve(directory);
+function modelCard({ directory, graph, taskClass, head, newWeights }: AdapterHost): string {
+  const hasNewHead = newWeights.some((name) => name.startsWith(`${head}.`));
+  const size = `num_labels=${graph.outputs}${hasNewHead ? ", ignore_mismatched_sizes=True" : ""}`;
   return `---
-base_model: ${JSON.stringify(base)}
+base_model: ${JSON.stringify(directory)}
 library_name: peft
 tags:
 - lora
@@ -233,7 +247,7 @@ A LoRA adapter for \`${taskClass}\` with ${graph.outputs} labels, trained with L
 from peft import PeftModel
 from transformers import ${taskClass}
 
-base = ${taskClass}.from_pretrained(${JSON.stringify(base)}, num_labels=${graph.outputs})
+base = ${taskClass}.from_pretrained(${JSON.stringify(directory)}, ${size})
 model = PeftModel.from_pretrained(base, "path/of/this/folder")
 \`\`\`
 `;

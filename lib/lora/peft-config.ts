@@ -105,7 +105,9 @@ export function parsePeftConfig(json: JsonObject, modelType: string): PeftConfig
 
   const options: Record<string, unknown> = {};
   for (const [key, option] of Object.entries(OPTION_KEYS)) {
-    if (!isInactive(get(key))) options[option] = get(key);
+    // A rank and an alpha have no "not set": PEFT divides by what stands there.
+    const isSet = NUMBERS.has(key) ? Object.hasOwn(json, key) : !isInactive(get(key));
+    if (isSet) options[option] = get(key);
   }
   const baseModel = get("base_model_name_or_path");
   return {
@@ -116,6 +118,8 @@ export function parsePeftConfig(json: JsonObject, modelType: string): PeftConfig
     unknownKeys: Object.keys(json).filter((key) => !isKnown(key) && !isInactive(json[key])),
   };
 }
+
+const NUMBERS: ReadonlySet<string> = new Set(["r", "lora_alpha"]);
 
 /** What PEFT takes for "not set". */
 function isInactive(value: unknown): boolean {

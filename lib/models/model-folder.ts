@@ -3,6 +3,7 @@
 import { copyFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LokoError } from "../errors.js";
+import { toFileError } from "../io/files.js";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../io/half.js";
 import type { JsonObject } from "../io/json.js";
 import { writeFolder } from "../io/output-folder.js";
@@ -14,7 +15,10 @@ import { readWeight } from "./weight-reader.js";
 
 /** Options of {@link Model.save}. */
 export interface SaveOptions {
-  /** Whether the model in a folder that exists may be replaced; other files in it stay. Default false. */
+  /**
+   * Whether the model in a folder that exists may be replaced, with its tokenizer; other files in it stay.
+   * Default false.
+   */
   overwrite?: boolean;
 }
 
@@ -58,6 +62,14 @@ const COMPANIONS: readonly string[] = [
   "vocab.txt",
 ];
 
+/** What another model may have left in the folder: its tokenizer would be taken for this one's. */
+function isReplaced(name: string): boolean {
+  return (
+    COMPANIONS.includes(name) ||
+    /^(?:model|pytorch_model)\b.*\.(?:safetensors|bin|json)$/.test(name)
+  );
+}
+
 /** @throws LokoError as {@link Model.save}. */
 export async function saveModel(
   host: ModelHost,
@@ -89,12 +101,14 @@ export async function saveModel(
   const fill = async (folder: string) => {
     await writeSafetensors(join(folder, "model.safetensors"), tensors);
     await writeFile(join(folder, "config.json"), configText(host));
-    const present = await readdir(host.directory);
+    const present = await readdir(host.directory).catch((error: unknown) => {
+      throw toFileError(host.directory, error);
+    });
     for (const name of COMPANIONS.filter((companion) => present.includes(companion))) {
       await copyFile(join(host.directory, name), join(folder, name));
     }
   };
-  await writeFolder(dir, fill, { overwrite, mustNotHold: ["adapter_config.json"] });
+  await writeFolder(dir, fill, { overwrite, mustNotHold: ["adapter_config.json"], isReplaced });
   return summary;
 }
 

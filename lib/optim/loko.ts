@@ -161,6 +161,9 @@ export class LoKO extends Optimizer {
 }
 
 function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions {
+  if (typeof given === "object" && given !== null && Object.hasOwn(given, "lr")) {
+    throw new LokoError("ERR_OPTION", "LoKO has no learning rate: leave lr out.");
+  }
   checkOptions("LoKO", given, {
     preset: oneOf("paper"),
     observation: oneOf("softmax", "categorical", "logits", "regression"),

@@ -1,6 +1,6 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { textDataset } from "../../lib/data/text.js";
 import { Model } from "../../lib/model.js";
@@ -110,14 +110,46 @@ describe("loko train", () => {
     expect(results("one").steps).toBe(1);
   });
 
-  test("reports the steps that learned nothing", async () => {
-    const { stdout, code } = await train(
+  test("ends with 1 when it has diverged, and reports the steps that learned nothing", async () => {
+    const { stdout, stderr, code } = await train(
       "diverged",
       ...["--optimizer", "adamw", "--lr", "1e30", "--max-steps", "20"],
     );
-    expect(code).toBe(0);
-    expect(stdout).toMatch(/^skipped +19 steps that learned nothing: non-finite-logits 19$/m);
-    expect(results("diverged").skipped).toEqual({ "non-finite-logits": 19 });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error ERR_DIVERGED: .+smaller --lr\.$/m);
+    expect(stdout).toMatch(/^optimizer +adamw/m);
+    expect(results("diverged")).toMatchObject({
+      status: "failed",
+      skipped: { "non-finite-logits": 19 },
+    });
+  });
+
+  test("saves beside the output when that has become impossible meanwhile", async () => {
+    const run = await loko(
+      [
+        "train",
+        "--model",
+        "slow",
+        "--train",
+        "train.tsv",
+        "--output",
+        "taken",
+        "--max-steps",
+        "600",
+      ],
+      {
+        onProgress() {
+          mkdirSync(join(dir, "taken"), { recursive: true });
+          writeFileSync(join(dir, "taken", "note.txt"), "somebody else's");
+        },
+      },
+    );
+    expect(run.code).toBe(1);
+    const [, rescue] = /ERR_OUTPUT_EXISTS.*The adapter was saved to (\S+) instead\./.exec(
+      run.stderr,
+    )!;
+    expect(await accuracyOf("slow", basename(rescue!))).toBeGreaterThan(0.4);
+    expect(readdirSync(join(dir, "taken"))).toEqual(["note.txt"]);
   });
 
   test("trains a regression", async () => {
@@ -222,6 +254,13 @@ describe("loko predict", () => {
     const pair = await predict(["--text", "the film", "--pair", "boring", "--json"]);
     expect(JSON.parse(pair.stdout)).toMatchObject({ row: 1, text: "the film", pair: "boring" });
     expect(await predict([], { input: "" })).toMatchObject({ code: 0, stdout: "" });
+    const marked = await predict([], { input: "\ufeffa great film\r\n" });
+    expect(marked.stdout).toBe(good.stdout);
+    const damaged = await predict([], { input: Buffer.from("fine\na \xff film\n", "latin1") });
+    expect(damaged.code).toBe(1);
+    expect(damaged.stderr).toMatch(
+      /^error ERR_DATA_FORMAT: standard input: line 2: is not valid UTF-8/,
+    );
   });
 
   test("labels a file without labels, one JSON document a line", async () => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -19,6 +19,7 @@ beforeAll(() => {
   writeSentences(data, 20);
   writeFileSync(join(dir, "bad.json"), '{ "model": "bert", "batchsize": 1 }');
   writeFileSync(join(dir, "broken.json"), "{");
+  symlinkSync(join(dir, "nothing"), join(dir, "dangling"));
 });
 afterAll(() => rmSync(dir, { recursive: true }));
 
@@ -136,7 +137,15 @@ describe("a failed run", () => {
     ],
     ["a module that is not there", ["--target-modules", "quary"], "ERR_TARGET_MODULES", '"query"'],
     ["an output that is a file", ["--output", "bad.json"], "ERR_FILE_WRITE", "bad.json"],
-    ["an output that is not empty", ["--output", "bert"], "ERR_OUTPUT_EXISTS", "not empty"],
+    ["an output that holds something", ["--output", "."], "ERR_FILE_WRITE", "working folder"],
+    [
+      "an output that is a model",
+      ["--output", "bert", "--overwrite"],
+      "ERR_OUTPUT_EXISTS",
+      "bert: holds config.json",
+    ],
+    ["an output that is the root", ["--output", "/", "--overwrite"], "ERR_FILE_WRITE", "root"],
+    ["an output that is a link to nothing", ["--output", "dangling"], "ERR_FILE_WRITE", "link"],
     ["an adapter that is not there", ["--adapter", "nope"], "ERR_FILE_NOT_FOUND", "nope"],
     ["a head of another size", ["--num-labels", "3"], "ERR_NUM_LABELS", "3"],
   ])("refuses before the training: %s", async (_, args, error, words) => {

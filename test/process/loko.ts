@@ -8,7 +8,7 @@ export interface RunOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   /** What comes on stdin. */
-  input?: string;
+  input?: string | Uint8Array;
   /** Called with everything on stderr so far, whenever there is more. */
   onProgress?: (stderr: string, child: ChildProcess) => void;
   /** The same of stdout. */

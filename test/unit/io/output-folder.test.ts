@@ -2,7 +2,12 @@ import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from "node
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 
-import { type OutputFolderOptions, writeFolder } from "../../../lib/io/output-folder.js";
+import {
+  checkFolder,
+  discardUnfinished,
+  type OutputFolderOptions,
+  writeFolder,
+} from "../../../lib/io/output-folder.js";
 import { writeSafetensors } from "../../../lib/io/safetensors-writer.js";
 import { errorOf, temporaryFolder } from "./helpers.js";
 
@@ -64,6 +69,51 @@ describe("writeFolder", () => {
     await write(dir, { overwrite: true });
     expect(await contents()).toEqual(["new", "mine"]);
     expect(await readdir(parent)).toEqual(["out"]);
+  });
+
+  test("takes along what belongs to what it replaces", async () => {
+    const { dir } = await existingFolder();
+    await write(dir, { overwrite: true, isReplaced: (name) => name === "b.txt" });
+    expect(await readdir(dir)).toEqual(["a.txt"]);
+  });
+
+  test("refuses the root, the working folder and a link to nothing, before anything is written", async () => {
+    const parent = await temporaryFolder();
+    const link = join(parent, "link");
+    await symlink(join(parent, "nothing"), link);
+    for (const [dir, words] of [
+      ["/", "root"],
+      [process.cwd(), "working folder"],
+      [link, "link"],
+    ] as const) {
+      const fill = vi.fn();
+      const error = await errorOf("ERR_FILE_WRITE", () =>
+        writeFolder(dir, fill, { overwrite: true }),
+      );
+      expect(error.message).toContain(words);
+      expect(fill).not.toHaveBeenCalled();
+    }
+    expect(await readdir(parent)).toEqual(["link"]);
+  });
+
+  test("can be tried without writing anything", async () => {
+    const { parent, dir, contents } = await existingFolder();
+    await checkFolder(join(parent, "new"));
+    await checkFolder(dir, { overwrite: true });
+    await errorOf("ERR_OUTPUT_EXISTS", () => checkFolder(dir));
+    expect(await contents()).toEqual(["old", "mine"]);
+    expect(await readdir(parent)).toEqual(["out"]);
+  });
+
+  test("leaves nothing when the process discards what is unfinished", async () => {
+    const parent = await temporaryFolder();
+    const filling = writeFolder(join(parent, "out"), async (folder) => {
+      await writeFile(join(folder, "a.txt"), "half");
+      discardUnfinished();
+      expect(await readdir(parent)).toEqual([]);
+    });
+    await errorOf("ERR_FILE_WRITE", () => filling);
+    expect(await readdir(parent)).toEqual([]);
   });
 
   test("never mixes its files with some others", async () => {

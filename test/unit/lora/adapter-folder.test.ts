@@ -1,5 +1,5 @@
 import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 
 import type { LokoErrorCode } from "../../../lib/errors.js";
@@ -298,6 +298,28 @@ describe("loadAdapter", () => {
       baseModel: "../base",
       unknownKeys: [],
     });
+  });
+
+  test("tells Python's users how to open one with a new head", async () => {
+    const dir = join(await temporaryFolder(), "adapter");
+    const options = { numLabels: 5, ignoreMismatchedSizes: true };
+    using model = await Model.fromPretrained(fixture("bert/base"), options);
+    await model.addAdapter();
+    await model.saveAdapter(dir);
+    expect(await readFile(join(dir, "README.md"), "utf8")).toContain(
+      "num_labels=5, ignore_mismatched_sizes=True)",
+    );
+  });
+
+  test("names the base model by its absolute path, however it was given", async () => {
+    const parent = await temporaryFolder();
+    using model = await Model.fromPretrained(relative(process.cwd(), fixture("bert/base")));
+    expect(model.directory).toBe(fixture("bert/base"));
+    await model.addAdapter();
+    const dir = join(parent, "adapter");
+    await model.saveAdapter(dir);
+    const config = JSON.parse(await readFile(join(dir, "adapter_config.json"), "utf8"));
+    expect(config.base_model_name_or_path).toBe(fixture("bert/base"));
   });
 
   test("freezes the adapter unless it is to be trained, as PEFT does", async () => {

@@ -104,6 +104,8 @@ describe("parsePeftConfig", () => {
     ["r", 0],
     ["r", "8"],
     ["lora_alpha", "8"],
+    ["lora_alpha", null],
+    ["r", null],
     ["lora_alpha", 0],
     ["lora_dropout", "0.1"],
     ["lora_dropout", 2],

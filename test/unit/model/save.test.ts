@@ -1,4 +1,4 @@
-import { cp, readdir, readFile, writeFile } from "node:fs/promises";
+import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 
@@ -161,6 +161,27 @@ describe("save", () => {
       "vocab.txt",
     ]);
     expect(await readFile(join(dir, "vocab.txt"), "utf8")).toBe("vocab.txt");
+  });
+
+  test("leaves no tokenizer or shard of the model that it replaces", async () => {
+    const dir = await newFolder();
+    using first = await Model.fromPretrained(BERT);
+    await first.save(dir);
+    const shard = "model-00001-of-00002.safetensors";
+    for (const name of ["tokenizer.json", "model.safetensors.index.json", shard, "notes.md"]) {
+      await writeFile(join(dir, name), "of the former model");
+    }
+    await first.save(dir, { overwrite: true });
+    expect((await readdir(dir)).sort()).toEqual(["config.json", "model.safetensors", "notes.md"]);
+  });
+
+  test("names the folder that the model came from when that is gone", async () => {
+    const base = join(await temporaryFolder(), "base");
+    await cp(BERT, base, { recursive: true });
+    using model = await Model.fromPretrained(base);
+    await rm(base, { recursive: true });
+    const error = await errorOf("ERR_FILE_NOT_FOUND", async () => model.save(await newFolder()));
+    expect(error.message).toContain(base);
   });
 
   test("may replace the folder that the model came from, and goes on", async () => {
