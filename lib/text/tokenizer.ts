@@ -61,8 +61,8 @@ interface Settings {
 /** A larger `model_max_length` means none: transformers writes 1e30. */
 const MAX_MAX_LENGTH = 1e9;
 
-/** Characters of one text; the regular expressions below need stack in proportion to a word. */
-const MAX_TEXT_LENGTH = 2 ** 23;
+/** Characters of one text. Four times as many in one word exceed the stack of Node's regular expressions. */
+const MAX_TEXT_LENGTH = 2 ** 20;
 
 const TRUNCATIONS: OptionRule = either(oneOf("longest_first", "only_first", "only_second"), {
   expected: "false",

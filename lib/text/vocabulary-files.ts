@@ -27,8 +27,8 @@ export async function readVocabularyFiles(dir: string, config: Section): Promise
   }
   const kind = await kindOf(dir, config);
   if (kind === "bert" && wordPieces !== undefined) {
-    const vocab = Section.of(readVocabTxt(wordPieces), wordPieces.path);
-    return bertTokenizer(vocab, config, await readAddedTokensFile(dir));
+    const tokens = Section.of(readVocabTxt(wordPieces), wordPieces.path);
+    return bertTokenizer(tokens, config, await readAddedTokensFile(dir));
   }
   if (kind === "roberta" && vocab !== undefined && merges !== undefined) {
     return robertaTokenizer(vocab, merges, config, await readAddedTokensFile(dir));
