@@ -68,7 +68,7 @@ const CODES = [
   "ERR_OUTPUT_EXISTS",
   /** A token id, a token type or a position is outside the tables of the model. */
   "ERR_TOKEN_RANGE",
-  /** A sequence has more tokens than the model has positions. */
+  /** A sequence has more tokens than the model has positions, or a text is too long to tokenize. */
   "ERR_SEQUENCE_LENGTH",
   /** A tokenizer file is missing, malformed, or asks for something that is not supported. */
   "ERR_TOKENIZER",
