@@ -354,8 +354,8 @@ export class Model implements Disposable {
 
   /**
    * How many parameters there are, as PEFT's `print_trainable_parameters` counts: `trainable` is n, or 0
-   * while a loaded adapter is frozen, and `all` is the whole model and θ, so that a head which is trained in full counts twice, once as the
-   * frozen original.
+   * while a loaded adapter is frozen, and `all` is the whole model and θ, so that a head which is trained
+   * in full counts twice, once as the frozen original.
    *
    * @throws LokoError `ERR_DISPOSED`.
    */

@@ -9,6 +9,7 @@ import { openSafetensors } from "../io/safetensors.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
 import { architectureOf } from "../models/architecture.js";
 import { labelCount, readLabels } from "../models/labels.js";
+import { elementsOf } from "../tensor/shape.js";
 import { addCommonOptions, type CommonOptions, SharedOptions } from "./options.js";
 import {
   byteSize,
@@ -193,7 +194,7 @@ function totals(tensors: Iterable<TensorInfo>): Totals {
   const all = [...tensors];
   return {
     tensorCount: all.length,
-    parameters: all.reduce((sum, { shape }) => sum + elements(shape), 0),
+    parameters: all.reduce((sum, { shape }) => sum + elementsOf(shape), 0),
     bytes: all.reduce((sum, { byteLength }) => sum + byteLength, 0),
     dtypes: [...new Set(all.map(({ dtype }) => dtype))],
   };
@@ -202,10 +203,6 @@ function totals(tensors: Iterable<TensorInfo>): Totals {
 function describeTotals({ tensorCount, parameters, bytes, dtypes }: Totals): string {
   const tensors = `${counted(tensorCount, "tensor")}, ${dtypes.join(", ")}`;
   return `${counted(parameters, "parameter")} in ${tensors}, ${byteSize(bytes)}`;
-}
-
-function elements(shape: readonly number[]): number {
-  return shape.reduce((product, extent) => product * extent, 1);
 }
 
 function tensorList(tensors: Iterable<TensorInfo>) {

@@ -11,7 +11,13 @@ import type { Activation } from "../native/addon.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
 import { labelCount } from "./labels.js";
-import { hasHead, readActivation, requireLayers, requireMultiple } from "./transformer.js";
+import {
+  addFeedForward,
+  hasHead,
+  readActivation,
+  requireLayers,
+  requireMultiple,
+} from "./transformer.js";
 
 const HEAD = "classifier";
 
@@ -185,13 +191,6 @@ function addBlock(g: GraphBuilder, input: Value, path: string, config: EncoderCo
     { residual: input },
   );
   const middle = g.layerNorm(attended, { module: `${path}.attention.output.LayerNorm`, eps });
-  const [wide] = g.linear(
-    middle,
-    [{ module: `${path}.intermediate.dense`, out: config.intermediate }],
-    { activation: config.activation },
-  );
-  const [output] = g.linear(wide, [{ module: `${path}.output.dense`, out: hidden }], {
-    residual: middle,
-  });
+  const output = addFeedForward(g, middle, { path, residual: middle, ...config });
   return g.layerNorm(output, { module: `${path}.output.LayerNorm`, eps });
 }

@@ -10,6 +10,7 @@ import {
 } from "../lora/match.js";
 import type { NativeAdapter } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
+import { elementsOf } from "../tensor/shape.js";
 
 /**
  * Which part of an adapter a parameter belongs to: LoRA's A or B, a bias beside a frozen weight, or a
@@ -149,10 +150,6 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
 /** Number of values in all weights of a model, without what an adapter adds. */
 export function countWeights(graph: ModelGraph): number {
   return graph.weights.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
-}
-
-function elementsOf(shape: readonly number[]): number {
-  return shape.reduce((product, extent) => product * extent, 1);
 }
 
 function requireLinear(graph: ModelGraph, path: string): void {

@@ -1,6 +1,7 @@
 import { fromNative, LokoError } from "../errors.js";
 import type { NativeSession } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
+import { elementsOf } from "../tensor/shape.js";
 import type { ModelDefinition } from "./architecture.js";
 import type { InputRules } from "./inputs.js";
 import type { ParameterLayout } from "./parameters.js";
@@ -80,7 +81,7 @@ export class ModelRuntime {
 
 /** An array for a native result. @throws LokoError ERR_OUT_OF_MEMORY */
 export function allocate(shape: readonly number[]): Float32Array {
-  const size = shape.reduce((product, extent) => product * extent, 1);
+  const size = elementsOf(shape);
   try {
     return new Float32Array(size);
   } catch (cause) {

@@ -1,10 +1,11 @@
-// What the configurations of transformer encoders have in common.
+// What transformer encoders have in common: configurations, and the layers that are the same in all.
 
 import { describe, LokoError } from "../errors.js";
 import type { Checkpoint } from "../io/checkpoint.js";
 import { readString } from "../io/config.js";
 import { type JsonObject, originOf } from "../io/json.js";
 import type { Activation } from "../native/addon.js";
+import type { GraphBuilder, Value } from "../nn/graph.js";
 
 /** `hidden_act` in transformers' spelling (transformers.activations.ACT2FN). */
 const ACTIVATIONS: ReadonlyMap<string, Activation> = new Map([
@@ -83,4 +84,24 @@ export function requireLayers(
     `${originOf(config)}: "num_hidden_layers" promises ${layers} layers, but the checkpoint holds ` +
       `${held.size}.`,
   );
+}
+
+/** residual + W₂·act(W₁·x), by the names that BERT and ViT give the two matrices. */
+export function addFeedForward(
+  g: GraphBuilder,
+  x: Value,
+  options: {
+    readonly path: string;
+    readonly residual: Value;
+    readonly hidden: number;
+    readonly intermediate: number;
+    readonly activation: Activation;
+  },
+): Value {
+  const { path, residual, hidden, intermediate, activation } = options;
+  const [wide] = g.linear(x, [{ module: `${path}.intermediate.dense`, out: intermediate }], {
+    activation,
+  });
+  const [output] = g.linear(wide, [{ module: `${path}.output.dense`, out: hidden }], { residual });
+  return output;
 }

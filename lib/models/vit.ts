@@ -7,7 +7,13 @@ import type { Activation } from "../native/addon.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
 import { labelCount } from "./labels.js";
-import { hasHead, readActivation, requireLayers, requireMultiple } from "./transformer.js";
+import {
+  addFeedForward,
+  hasHead,
+  readActivation,
+  requireLayers,
+  requireMultiple,
+} from "./transformer.js";
 
 const PREFIX = "vit.";
 const HEAD = "classifier";
@@ -101,13 +107,5 @@ function addBlock(g: GraphBuilder, input: Value, path: string, config: ViTConfig
     { residual: input },
   );
   const after = g.layerNorm(attended, { module: `${path}.layernorm_after`, eps });
-  const [wide] = g.linear(
-    after,
-    [{ module: `${path}.intermediate.dense`, out: config.intermediate }],
-    { activation: config.activation },
-  );
-  const [output] = g.linear(wide, [{ module: `${path}.output.dense`, out: hidden }], {
-    residual: attended,
-  });
-  return output;
+  return addFeedForward(g, after, { path, residual: attended, ...config });
 }

@@ -1,4 +1,5 @@
 import { byteLengthOf, type TensorSource } from "../io/safetensors-writer.js";
+import { elementsOf } from "../tensor/shape.js";
 import type { ModelRuntime } from "./runtime.js";
 
 /** The present values of a weight, merged or as in the checkpoint, rounded to `dtype`; little-endian. */
@@ -8,7 +9,7 @@ export async function readWeight(
   shape: readonly number[],
   dtype: TensorSource["dtype"],
 ): Promise<Uint8Array> {
-  const elements = shape.reduce((product, extent) => product * extent, 1);
+  const elements = elementsOf(shape);
   const target = new Uint8Array(byteLengthOf({ dtype, shape }));
   await runtime.run((session) => session.readWeight({ name, dtype, elements }, target));
   return target;

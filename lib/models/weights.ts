@@ -6,6 +6,7 @@ import type { TensorInfo } from "../io/safetensors-header.js";
 import type { NativeWeight } from "../native/addon.js";
 import type { WeightRequirement } from "../nn/graph.js";
 import type { ModelDefinition } from "./architecture.js";
+import { moduleOf } from "./parameters.js";
 
 /** Where each weight of a model comes from. */
 export interface WeightSources {
@@ -83,10 +84,6 @@ function presentNames(weights: Checkpoint["weights"]): ReadonlyMap<string, Tenso
       info,
     ]),
   );
-}
-
-function moduleOf(weight: string): string {
-  return weight.slice(0, weight.lastIndexOf("."));
 }
 
 function sameShape(a: readonly number[], b: readonly number[]): boolean {

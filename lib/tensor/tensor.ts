@@ -1,4 +1,5 @@
 import { LokoError } from "../errors.js";
+import { elementsOf } from "./shape.js";
 
 /**
  * Numbers with a shape, row-major, float32. A tensor owns its memory until {@link Tensor.dispose}, or
@@ -24,7 +25,7 @@ export class Tensor implements Disposable {
 
   /** Number of elements. */
   get size(): number {
-    return this.shape.reduce((product, extent) => product * extent, 1);
+    return elementsOf(this.shape);
   }
 
   /**

@@ -67,17 +67,17 @@ Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<We
 
 Engine::~Engine() = default;
 
-void Engine::setSmallestBatch() {
-  batch_ = 1;
-  tokens_ = graph_.tokenInput() != nullptr ? 1 : 0;
-  masked_ = false;
+LoweringRequest Engine::smallestRequest(bool training) const {
+  return {1, graph_.tokenInput() != nullptr ? 1 : 0, false, training, maxPassRows_};
+}
+
+LoweringRequest Engine::currentRequest(bool training) const {
+  return {batch_, tokens_, masked_, training, maxPassRows_};
 }
 
 void Engine::load() {
   store_->open();
-  setSmallestBatch();
-  plan(false);
-  batch_ = 0;
+  plan(smallestRequest(false));
 }
 
 void Engine::setAdapter(Adapter adapter) {
@@ -97,10 +97,9 @@ void Engine::setAdapter(Adapter adapter) {
   std::swap(adapter_, adapter);  // now `adapter` is the former one
   std::list<CachedPlan> former;
   std::swap(plans_, former);
-  setSmallestBatch();
   forwardIsCurrent_ = false;
   try {
-    if (adapter_.parameters > 0) plan(true);
+    if (adapter_.parameters > 0) plan(smallestRequest(true));
     backend_->reserve(Space::kTheta, adapter_.parameters);
     backend_->write(Space::kTheta, 0, theta.data(), adapter_.parameters);
   } catch (...) {
@@ -126,8 +125,7 @@ MergeResult Engine::mergeAdapter() {
   return merged.result;
 }
 
-const Plan& Engine::plan(bool training) {
-  const LoweringRequest request{batch_, tokens_, masked_, training, maxPassRows_};
+const Plan& Engine::plan(const LoweringRequest& request) {
   const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const CachedPlan& cached) {
     return cached.request == request;
   });
@@ -136,11 +134,11 @@ const Plan& Engine::plan(bool training) {
     return found->plan;
   }
   Plan fresh = lower(graph_, adapter_, *table_, request);
-  if (training) checkCoverage(fresh, adapter_.parameters);
+  if (request.training) checkCoverage(fresh, adapter_.parameters);
   backend_->reserve(Space::kScratch, fresh.scratchElements);
   backend_->reserve(Space::kInput, fresh.inputElements);
   WorkspaceHint hint;
-  hint.batch = batch_;
+  hint.batch = request.batch;
   hint.maxRows = fresh.passRows;
   backend_->prepare(fresh.forward, hint);
   backend_->prepare(fresh.backward, hint);
@@ -228,7 +226,7 @@ void Engine::run(const std::vector<Step>& steps, const Frame& frame) {
 void Engine::runForward(bool training, std::vector<double>& logits) {
   LOKO_CHECK(batch_ > 0, "a batch was set");
   forwardIsCurrent_ = false;
-  const Plan& current = plan(training);
+  const Plan& current = plan(currentRequest(training));
   Frame frame;
   frame.batch = batch_;
   run(current.forward, frame);
@@ -270,7 +268,7 @@ void Engine::reserveGram(std::int64_t rows) {
 void Engine::jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
                       double* gram) {
   requireForward("jacobian");
-  const Plan& current = plan(true);
+  const Plan& current = plan(currentRequest(true));
   const std::int64_t batch = batch_;
   LOKO_CHECK(static_cast<std::int64_t>(cotangents.size()) == rows * batch * outputs(),
              "one cotangent per row and sample");
@@ -308,7 +306,7 @@ void Engine::jacobian(const std::vector<double>& cotangents, int rows, const Sta
 
 void Engine::gradient(const std::vector<double>& cotangents) {
   requireForward("gradient");
-  const Plan& current = plan(true);
+  const Plan& current = plan(currentRequest(true));
   backend_->reserveJacobian(1, parameters());
   Frame frame;
   frame.batch = batch_;

@@ -78,9 +78,11 @@ class Engine final : public Objective {
   };
 
   /// Valid until the next call: a plan of another shape may take its place.
-  const Plan& plan(bool training);
-  /// The smallest batch that the model takes, for a plan that is made before any batch has come.
-  void setSmallestBatch();
+  const Plan& plan(const LoweringRequest& request);
+  /// For the batch that was set.
+  LoweringRequest currentRequest(bool training) const;
+  /// For the smallest batch that the model takes, before any has come.
+  LoweringRequest smallestRequest(bool training) const;
   void checkPixels(const float* pixels, std::int64_t count) const;
   /// Returns whether some token is masked.
   bool checkTokens(const float* blocks, int batch, int tokens) const;
