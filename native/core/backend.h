@@ -9,6 +9,7 @@
 // alone.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,11 +36,6 @@ struct Frame {
   int gramRows = 0;        // Jacobian rows 0..gramRows-1 take part
 
   int segments() const { return rows * batch; }
-};
-
-enum class Orientation : std::uint8_t {
-  kForward,   // used as y = x W^T
-  kBackward,  // used as dx = dy W
 };
 
 struct WorkspaceHint {
@@ -90,9 +86,12 @@ class Backend {
   virtual std::string description() const = 0;
 
   // ---- frozen weights (copied; the caller's memory may go)
-  /// W [out, in] row-major.
-  virtual WeightId addMatrix(const float* data, int out, int in, Orientation orientation) = 0;
+  /// W [out, in] row-major; one copy serves y = x W^T and dx = dy W.
+  virtual WeightId addMatrix(const float* data, int out, int in) = 0;
   virtual WeightId addVector(const float* data, std::int64_t size) = 0;
+  /// A table of which a run reads few rows. `readRow` fills one row of `cols` floats; it may be called
+  /// at any time until release(), from the thread that uses the backend, and may throw.
+  virtual WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow) = 0;
   /// Frees the memory of a weight that no plan uses any more; its id is never given again.
   virtual void release(WeightId weight) = 0;
 

@@ -106,7 +106,7 @@ void Lowering::backwardGroup(LinearGroup& group) {
     } else {
       std::vector<std::string> names;
       for (const LinearPart* part : group.parts) names.push_back(part->weight);
-      step.weight = weights_.matrix(names, group.x.cols, Orientation::kBackward);
+      step.weight = weights_.matrix(names, group.x.cols);
     }
     plan_.backward.emplace_back(std::move(step));
   }

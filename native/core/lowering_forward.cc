@@ -71,10 +71,9 @@ void Lowering::forward(const EmbedTokensNode& node) {
   step.positionIds = blockOf(TokenBlock::kPositions);
   step.typeIds = blockOf(TokenBlock::kTypes);
   step.out = state(node.output).view = forwardBuffer(shape.rows, shape.cols);
-  step.words = weights_.vector({{node.words, std::int64_t{node.vocabulary} * shape.cols}});
-  step.positions =
-      weights_.vector({{node.positions, std::int64_t{node.positionCount} * shape.cols}});
-  step.types = weights_.vector({{node.types, std::int64_t{node.typeCount} * shape.cols}});
+  step.words = weights_.table(node.words, node.vocabulary, shape.cols);
+  step.positions = weights_.table(node.positions, node.positionCount, shape.cols);
+  step.types = weights_.table(node.types, node.typeCount, shape.cols);
   step.vocabulary = node.vocabulary;
   step.positionCount = node.positionCount;
   step.typeCount = node.typeCount;
@@ -114,7 +113,7 @@ void Lowering::forwardGroup(LinearGroup& group) {
       names.push_back(part->weight);
       biases.emplace_back(part->bias, part->out);
     }
-    step.weight = weights_.matrix(names, group.x.cols, Orientation::kForward);
+    step.weight = weights_.matrix(names, group.x.cols);
     if (group.trainedBias == kNoParameter) step.bias = weights_.vector(biases);
   }
   if (!group.sites.empty()) {

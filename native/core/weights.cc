@@ -33,6 +33,23 @@ std::int64_t elements(const std::vector<std::int64_t>& shape) {
                   "; the checkpoint is broken or its training diverged");
 }
 
+constexpr std::int64_t kChunkElements = 1 << 18;
+
+/// Bytes read: fewer than `count` at the end of the file (errno is 0) or after an error.
+std::int64_t readBytes(int descriptor, std::int64_t offset, std::int64_t count,
+                       unsigned char* target) {
+  std::int64_t done = 0;
+  while (done < count) {
+    errno = 0;
+    const ssize_t got =
+        ::pread(descriptor, target + done, static_cast<std::size_t>(count - done), offset + done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    done += got;
+  }
+  return done;
+}
+
 /// Most weights stand alone, and the table of a vocabulary is too large to copy for nothing.
 void append(std::vector<float>& stacked, std::vector<float>&& part) {
   if (stacked.empty()) {
@@ -90,57 +107,69 @@ void WeightStore::replace(const std::string& name, std::vector<float> values) {
 }
 
 std::vector<float> WeightStore::read(const std::string& name) const {
+  std::vector<float> values(size(name));
+  read(name, 0, static_cast<std::int64_t>(values.size()), values.data());
+  return values;
+}
+
+void WeightStore::read(const std::string& name, std::int64_t begin, std::int64_t count,
+                       float* target) const {
   const WeightSpec& from = spec(name);
-  if (const auto found = replaced_.find(name); found != replaced_.end()) return found->second;
-  const std::int64_t count = elements(from.shape);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  if (from.file.empty()) {
+  LOKO_CHECK(begin >= 0 && count >= 0 && begin + count <= elements(from.shape),
+             "elements beyond the end of " + name);
+  if (const auto found = replaced_.find(name); found != replaced_.end()) {
+    std::copy_n(found->second.begin() + begin, count, target);
+  } else if (from.file.empty()) {
     const RandomStream random(seed_, name);
-    if (from.std != 0) {
-      for (std::int64_t i = 0; i < count; ++i) {
-        values[static_cast<std::size_t>(i)] =
-            static_cast<float>(from.std) * random.normal(static_cast<std::uint64_t>(i));
-      }
+    const auto std = static_cast<float>(from.std);
+    for (std::int64_t i = 0; i < count; ++i) {
+      target[i] = std == 0 ? 0 : std * random.normal(static_cast<std::uint64_t>(begin + i));
     }
-    return values;
+  } else {
+    readFile(from, begin, count, target);
   }
+}
+
+void WeightStore::readFile(const WeightSpec& from, std::int64_t begin, std::int64_t count,
+                           float* target) const {
   const auto file = files_.find(from.file);
   LOKO_CHECK(file != files_.end(), from.file + " was not opened");
-  const int width = bytesPerElement(from.dtype);
-  constexpr std::int64_t kChunkElements = 1 << 18;
-  std::vector<unsigned char> chunk(static_cast<std::size_t>(kChunkElements * width));
-  for (std::int64_t begin = 0; begin < count; begin += kChunkElements) {
-    const std::int64_t size = std::min(kChunkElements, count - begin);
-    std::int64_t done = 0;
-    while (done < size * width) {
-      const ssize_t got = ::pread(file->second->descriptor, chunk.data() + done,
-                                  static_cast<std::size_t>(size * width - done),
-                                  from.offset + begin * width + done);
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) {
-        throw Error(ErrorCode::kFileRead,
-                    "Expected " + std::to_string(count * width) + " bytes of the weight " + name +
-                        " at offset " + std::to_string(from.offset) + " of " + from.file +
-                        " but the file ended or failed after " +
-                        std::to_string(begin * width + done) +
-                        (got < 0 ? std::string(" (") + std::strerror(errno) + ")" : std::string()) +
-                        "; it was changed while it was being read");
-      }
-      done += got;
+  const std::int64_t width = bytesPerElement(from.dtype);
+  std::vector<unsigned char> chunk(
+      static_cast<std::size_t>(std::min(kChunkElements, count) * width));
+  for (std::int64_t at = 0; at < count; at += kChunkElements) {
+    const std::int64_t size = std::min(kChunkElements, count - at);
+    const std::int64_t offset = (begin + at) * width;
+    const std::int64_t done =
+        readBytes(file->second->descriptor, from.offset + offset, size * width, chunk.data());
+    if (done < size * width) {
+      const std::string cause = errno == 0 ? "" : std::string(" (") + std::strerror(errno) + ")";
+      throw Error(ErrorCode::kFileRead, "Expected " + std::to_string(elements(from.shape) * width) +
+                                            " bytes of the weight " + from.name + " at offset " +
+                                            std::to_string(from.offset) + " of " + from.file +
+                                            " but the file ended or failed after " +
+                                            std::to_string(offset + done) + cause +
+                                            "; it was changed while it was being read");
     }
     for (std::int64_t i = 0; i < size; ++i) {
       const double value = elementAt(chunk.data(), from.dtype, i);
       const bool finite = std::fabs(value) <= std::numeric_limits<float>::max();  // not so for NaN
-      if (!finite) failNotFinite(from, begin + i, value);
-      values[static_cast<std::size_t>(begin + i)] = static_cast<float>(value);
+      if (!finite) failNotFinite(from, begin + at + i, value);
+      target[at + i] = static_cast<float>(value);
     }
   }
-  return values;
 }
 
-WeightId WeightTable::matrix(const std::vector<std::string>& names, int in,
-                             Orientation orientation) {
-  std::string key = orientation == Orientation::kForward ? "forward" : "backward";
+void WeightStore::check(const std::string& name) const {
+  const auto count = static_cast<std::int64_t>(size(name));
+  std::vector<float> chunk(static_cast<std::size_t>(std::min(kChunkElements, count)));
+  for (std::int64_t at = 0; at < count; at += kChunkElements) {
+    read(name, at, std::min(kChunkElements, count - at), chunk.data());
+  }
+}
+
+WeightId WeightTable::matrix(const std::vector<std::string>& names, int in) {
+  std::string key = "matrix";
   for (const std::string& name : names) key += '\n' + name;
   if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
   std::vector<float> stacked;
@@ -150,8 +179,21 @@ WeightId WeightTable::matrix(const std::vector<std::string>& names, int in,
     append(stacked, std::move(part));
   }
   const int out = static_cast<int>(static_cast<std::int64_t>(stacked.size()) / in);
-  const WeightId id = backend_.addMatrix(stacked.data(), out, in, orientation);
+  const WeightId id = backend_.addMatrix(stacked.data(), out, in);
   packed_.emplace(std::move(key), Packed{id, names});
+  return id;
+}
+
+WeightId WeightTable::table(const std::string& name, int rows, int cols) {
+  std::string key = "table\n" + name;
+  if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
+  LOKO_CHECK(store_.size(name) == static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols),
+             name + " has an unexpected size");
+  store_.check(name);
+  const WeightId id = backend_.addTable(rows, cols, [this, name, cols](int row, float* target) {
+    store_.read(name, std::int64_t{row} * cols, cols, target);
+  });
+  packed_.emplace(std::move(key), Packed{id, {name}});
   return id;
 }
 

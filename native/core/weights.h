@@ -2,10 +2,10 @@
 
 // Where frozen weights come from, and the packed copies a backend holds.
 //
-// Rule: the checkpoint's files stay open and are read with pread when a matrix is packed, so
-// weights exist in memory only in packed form, a file deleted meanwhile still works, and a file cut
-// short is a coded error, not the SIGBUS that a memory map would give. Only what an adapter was merged
-// into lives here as well.
+// Rule: the checkpoint's files stay open and are read with pread when a matrix is packed or a row of a
+// vocabulary is first used, so weights exist in memory only in packed form and as far as they are used, a
+// file deleted meanwhile still works, and a file cut short is a coded error, not the SIGBUS that a memory
+// map would give. Only what an adapter was merged into lives here as well.
 
 #include <cstdint>
 #include <map>
@@ -46,9 +46,16 @@ class WeightStore {
   /// Throws kFileRead where the file ends early, kWeightNotFinite for NaN, an infinity, or a float64
   /// beyond float32; both name the place.
   std::vector<float> read(const std::string& name) const;
+  /// Elements [begin, begin + count), with the same errors.
+  void read(const std::string& name, std::int64_t begin, std::int64_t count, float* target) const;
+  /// Reads the weight for its errors alone.
+  void check(const std::string& name) const;
 
  private:
   struct File;
+  void readFile(const WeightSpec& from, std::int64_t begin, std::int64_t count,
+                float* target) const;
+
   std::uint64_t seed_;
   std::map<std::string, WeightSpec> specs_;
   std::map<std::string, std::vector<float>> replaced_;
@@ -61,7 +68,10 @@ class WeightTable {
   WeightTable(const WeightStore& store, Backend& backend) : store_(store), backend_(backend) {}
 
   /// The [sum of outs, in] matrix of stacked parts.
-  WeightId matrix(const std::vector<std::string>& names, int in, Orientation orientation);
+  WeightId matrix(const std::vector<std::string>& names, int in);
+  /// A [rows, cols] table of which each run reads few rows. It is checked now and read row by row when it
+  /// is used: the words of a stream are a small part of a vocabulary.
+  WeightId table(const std::string& name, int rows, int cols);
   /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are
   /// empty.
   WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);

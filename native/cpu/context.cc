@@ -7,6 +7,12 @@ namespace loko::cpu {
 
 namespace {
 
+/// From so many rows on a product with the transpose of a weight pays for transposing it first: reading it
+/// across its panels takes a tenth longer.
+constexpr std::int64_t kTransposeRows = 512;
+constexpr int kWorkPerElement = 4;               // of a transposition, in multiply-adds
+constexpr std::size_t kArenaFloats = 64 * 1024;  // smaller weights have memory of their own
+
 const OpKernels& opKernels(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512) return kAvx512OpKernels;
@@ -117,14 +123,18 @@ float* Context::jacobian(std::int64_t row, ParameterOffset offset, std::int64_t 
 
 // ---- frozen weights
 
-WeightId Context::addMatrix(const float* data, int out, int in, Orientation orientation) {
+WeightId Context::addMatrix(const float* data, int out, int in) {
   Weight weight;
   weight.out = out;
   weight.in = in;
-  weight.orientation = orientation;
-  const bool forward = orientation == Orientation::kForward;
-  weight.matrix = forward ? PackedMatrix(in, out) : PackedMatrix(out, in);
-  weight.matrix.pack(data, in, forward ? WeightLayout::kNK : WeightLayout::kKN);
+  const std::size_t floats = PackedMatrix::floatCount(in, out);
+  if (floats >= kArenaFloats) {
+    weight.arena = arena_.allocate(floats);
+    weight.matrix = PackedMatrix(in, out, weight.arena);
+  } else {
+    weight.matrix = PackedMatrix(in, out);
+  }
+  weight.matrix.pack(data, in, WeightLayout::kNK);
   weights_.push_back(std::move(weight));
   return static_cast<WeightId>(weights_.size()) - 1;
 }
@@ -138,8 +148,18 @@ WeightId Context::addVector(const float* data, std::int64_t size) {
   return static_cast<WeightId>(weights_.size()) - 1;
 }
 
+WeightId Context::addTable(int rows, int cols, std::function<void(int, float*)> readRow) {
+  Weight weight;
+  weight.table = std::make_unique<RowTable>(rows, cols, std::move(readRow));
+  weights_.push_back(std::move(weight));
+  return static_cast<WeightId>(weights_.size()) - 1;
+}
+
 void Context::release(WeightId id) {
-  weight(id);
+  const Weight& former = weight(id);
+  if (former.arena != nullptr) {
+    WeightArena::release(former.arena, PackedMatrix::floatCount(former.in, former.out));
+  }
   weights_[static_cast<std::size_t>(id)] = {};
 }
 
@@ -148,11 +168,10 @@ const Context::Weight& Context::weight(WeightId id) const {
   return weights_[static_cast<std::size_t>(id)];
 }
 
-const PackedMatrix& Context::matrix(WeightId id, Orientation orientation, int out, int in) const {
+const PackedMatrix& Context::matrix(WeightId id, int out, int in) const {
   const Weight& found = weight(id);
   LOKO_CHECK(found.out == out && found.in == in,
              "a matrix is " + shapeText(found.out, found.in) + ", expected " + shapeText(out, in));
-  LOKO_CHECK(found.orientation == orientation, "a matrix was added for the other orientation");
   return found.matrix;
 }
 
@@ -161,6 +180,13 @@ const float* Context::vector(WeightId id, std::int64_t size) const {
   LOKO_CHECK(found.vector && found.size == size, "a vector has " + std::to_string(found.size) +
                                                      " elements, expected " + std::to_string(size));
   return found.vector.get();
+}
+
+RowTable& Context::table(WeightId id, int rows, int cols) {
+  const Weight& found = weight(id);
+  LOKO_CHECK(found.table && found.table->rows() == rows && found.table->cols() == cols,
+             "a table was expected to be " + shapeText(rows, cols));
+  return *found.table;
 }
 
 // ---- scratch
@@ -177,7 +203,30 @@ void Context::needGemm(std::int64_t m, int n, int k, int rank) {
        static_cast<std::size_t>(pool.threads()) * (bytes / sizeof(float) + 1));
 }
 
+void Context::needTransposedGemm(std::int64_t m, int n, int k, int rank) {
+  needGemm(m, n, k, rank);
+  if (m >= kTransposeRows) grow(transposed_, transposedFloats_, PackedMatrix::floatCount(k, n));
+}
+
+PackedMatrix Context::transposed(const PackedMatrix& matrix) {
+  LOKO_CHECK(PackedMatrix::floatCount(matrix.n(), matrix.k()) <= transposedFloats_,
+             "a product larger than any that prepare() has seen");
+  const int panels = (matrix.k() + kPanelColumns - 1) / kPanelColumns;
+  forEach(panels, std::int64_t{kWorkPerElement} * kPanelColumns * matrix.n(), [&](std::int64_t i) {
+    matrix.transposePanelTo(kernels, static_cast<int>(i) * kPanelColumns, transposed_.get());
+  });
+  return PackedMatrix::view(matrix.n(), matrix.k(), transposed_.get());
+}
+
 void Context::gemm(const GemmArgs& args) {
+  if (args.b.packed && args.b.transposed && args.m >= kTransposeRows &&
+      transposesExactly(*args.b.packed)) {
+    const PackedMatrix matrix = transposed(*args.b.packed);
+    GemmArgs plain = args;
+    plain.b.packed = &matrix;
+    plain.b.transposed = false;
+    return gemm(plain);
+  }
   const std::size_t bytes =
       gemmScratchBytes(args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
   LOKO_CHECK(static_cast<std::size_t>(pool.threads()) * bytes <= gemmFloats_ * sizeof(float),

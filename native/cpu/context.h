@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,15 +59,19 @@ class Context {
   float* jacobian(std::int64_t row, ParameterOffset offset, std::int64_t count);
 
   // ---- frozen weights
-  WeightId addMatrix(const float* data, int out, int in, Orientation orientation);
+  WeightId addMatrix(const float* data, int out, int in);
   WeightId addVector(const float* data, std::int64_t size);
+  WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow);
   void release(WeightId id);
-  /// The matrix [out, in] packed for one orientation: as B[in, out] or B[out, in].
-  const PackedMatrix& matrix(WeightId id, Orientation orientation, int out, int in) const;
+  /// The matrix [out, in], packed as B[in, out].
+  const PackedMatrix& matrix(WeightId id, int out, int in) const;
   const float* vector(WeightId id, std::int64_t size) const;
+  RowTable& table(WeightId id, int rows, int cols);
 
   // ---- scratch: the need*() functions belong to prepare(), the others to run()
   void needGemm(std::int64_t m, int n, int k, int rank = 0);
+  /// For a packed B that is read transposed.
+  void needTransposedGemm(std::int64_t m, int n, int k, int rank = 0);
   void gemm(const GemmArgs& args);
   void needTail(int rank, int n);
   /// The tail of that extent, packed from the sites: frozen shape, contents of this step.
@@ -103,22 +108,26 @@ class Context {
  private:
   struct Weight {
     PackedMatrix matrix;
+    float* arena = nullptr;  // the matrix's memory, where it is a large one
     AlignedFloats vector;
+    std::unique_ptr<RowTable> table;
     std::int64_t size = 0;  // of a vector
     int out = 0, in = 0;    // of a matrix
-    Orientation orientation = Orientation::kForward;
   };
   const Weight& weight(WeightId id) const;
+  PackedMatrix transposed(const PackedMatrix& matrix);
   static void grow(AlignedFloats& memory, std::size_t& size, std::size_t floats);
 
   MappedFloats scratch_{"activations"}, input_{"the input batch"}, theta_{"parameters"};
   MappedFloats jacobian_{"the Jacobian"};
   std::int64_t parameters_ = 0;
   std::vector<Weight> weights_;
+  WeightArena arena_;
 
   std::vector<std::unique_ptr<PackedTail>> tails_;
-  AlignedFloats gemmScratch_, shared_, local_;
-  std::size_t gemmFloats_ = 0, sharedFloats_ = 0, localFloats_ = 0;  // local: of one thread
+  AlignedFloats gemmScratch_, transposed_, shared_, local_;
+  std::size_t gemmFloats_ = 0, transposedFloats_ = 0, sharedFloats_ = 0,
+              localFloats_ = 0;  // local: of one thread
   std::size_t localTotal_ = 0;
 };
 

@@ -1,7 +1,9 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <functional>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "cpu/context.h"
@@ -26,11 +28,14 @@ class CpuBackend final : public Backend {
            (threads == 1 ? " thread" : " threads");
   }
 
-  WeightId addMatrix(const float* data, int out, int in, Orientation orientation) override {
-    return context_.addMatrix(data, out, in, orientation);
+  WeightId addMatrix(const float* data, int out, int in) override {
+    return context_.addMatrix(data, out, in);
   }
   WeightId addVector(const float* data, std::int64_t size) override {
     return context_.addVector(data, size);
+  }
+  WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow) override {
+    return context_.addTable(rows, cols, std::move(readRow));
   }
   void release(WeightId weight) override { context_.release(weight); }
 

@@ -12,58 +12,12 @@
 #include <algorithm>
 
 #include "core/status.h"
+#include "cpu/gemm_blocking.h"
 #include "cpu/pool.h"
 
 namespace loko::cpu {
 
 namespace {
-
-constexpr int kSingleBlockK = 768;            // up to here K is one block, without partial sums
-constexpr int kBlockK = 384;                  // longest K block beyond
-constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of a 1 MiB L2
-constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
-constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
-constexpr int kFetchAheadRows = 12;           // below, B streams faster without software prefetch
-constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
-
-constexpr int roundUp(int value, int multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// The length of all K blocks but the last. It depends on K alone, so that sums do not depend on
-// anything else.
-int blockDepth(int k) {
-  if (k <= kSingleBlockK) return roundUp(k, kPackGroup);
-  const int blocks = (k + kBlockK - 1) / kBlockK;
-  return roundUp((k + blocks - 1) / blocks, kPackGroup);
-}
-
-// Row tiles of nearly equal height: no tile is left with a height that wastes the registers.
-struct TileGrid {
-  std::int64_t tiles, base, taller;
-  TileGrid(std::int64_t m, int tileRows)
-      : tiles((m + tileRows - 1) / tileRows),
-        base(tiles > 0 ? m / tiles : 0),
-        taller(tiles > 0 ? m % tiles : 0) {}
-  std::int64_t start(std::int64_t tile) const { return tile * base + std::min(tile, taller); }
-  int height(std::int64_t tile) const { return static_cast<int>(base + (tile < taller ? 1 : 0)); }
-};
-
-// Floats of each part of one thread's scratch.
-struct ScratchLayout {
-  std::size_t a, tailU, panel, partial;
-
-  ScratchLayout(std::int64_t m, int n, int k, int rank) {
-    const auto rows = static_cast<std::size_t>(std::min<std::int64_t>(m, kBlockRows));
-    const auto depth = static_cast<std::size_t>(std::min(kSingleBlockK, roundUp(k, kPackGroup)));
-    a = rows * depth;
-    tailU = rows * static_cast<std::size_t>(roundUp(rank, kPackGroup));
-    panel = depth * kPanelColumns;
-    const std::size_t columns = static_cast<std::size_t>(roundUp(n, kPanelColumns));
-    partial = k <= kSingleBlockK ? 0 : std::min<std::size_t>(kPartialFloats, rows * columns);
-  }
-  std::size_t total() const { return a + tailU + panel + partial; }
-};
 
 // One thread's share: row tiles [tileBegin, tileEnd) x columns [nBegin, nEnd).
 class Share {
@@ -94,7 +48,7 @@ class Share {
 
  private:
   void runRows(int nBegin, int nEnd) {
-    locateRows();
+    operands_.locate(args_, row0_, rows_);
     if (args_.tailV) packTailU();
     const bool single = args_.k <= depth_;
     const int columns =
@@ -115,18 +69,6 @@ class Share {
         }
         k0 += depth_;
       } while (k0 < args_.k);
-    }
-  }
-
-  void locateRows() {
-    const Epilogue& e = args_.epilogue;
-    for (int i = 0; i < rows_; ++i) {
-      const std::int64_t row = row0_ + i;
-      c_[i] = args_.c.row(row);
-      if (e.residual) residual_[i] = e.residual.row(row);
-      if (e.multiplier)
-        multiplier_[i] = e.multiplier.row(e.multiplierPeriod > 0 ? row % e.multiplierPeriod : row);
-      if (e.derivative) derivative_[i] = e.derivative.row(row);
     }
   }
 
@@ -267,24 +209,17 @@ class Share {
   // The lines of C that a tile will write arrive while it is computed.
   void fetchOutput(int row, int height, int column, int width) {
     for (int i = 0; i < height; ++i)
-      for (int j = 0; j < width; j += kPackGroup) __builtin_prefetch(c_[row + i] + column + j, 1);
+      for (int j = 0; j < width; j += kPackGroup)
+        __builtin_prefetch(operands_.c[row + i] + column + j, 1);
   }
 
   void finish(int row, int height, int column, int columns, int stride) {
-    const Epilogue& e = args_.epilogue;
-    EpilogueArgs out{};
+    EpilogueArgs out = operands_.epilogue(args_.epilogue, row);
     out.tile = tile_;
     out.tileStride = stride;
     out.rows = height;
     out.column = column;
     out.columns = columns;
-    out.bias = e.bias;
-    out.c = c_ + row;
-    out.residual = e.residual ? residual_ + row : nullptr;
-    out.multiplier = e.multiplier ? multiplier_ + row : nullptr;
-    out.derivative = e.derivative ? derivative_ + row : nullptr;
-    out.accumulate = e.accumulate;
-    out.activation = e.activation;
     kernels_.epilogue(out);
   }
 
@@ -304,20 +239,41 @@ class Share {
   int tiles_ = 0;
   std::int64_t row0_ = 0;
   int rows_ = 0;
-  float* c_[kBlockRows];
-  float* derivative_[kBlockRows];
-  const float* residual_[kBlockRows];
-  const float* multiplier_[kBlockRows];
+  RowOperands operands_;
   alignas(64) float tile_[kMaxTileRows * kPanelColumns];
 };
+
+bool readsAcross(const GemmArgs& args) {
+  return args.b.packed != nullptr && args.b.transposed;
+}
+
+// What threads share out: row tiles, or panels of rows.
+std::int64_t rowUnits(const Kernels& kernels, const GemmArgs& args) {
+  return TileGrid(args.m, readsAcross(args) ? kPanelColumns : kernels.tileRows).tiles;
+}
+
+void runShare(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t unitBegin,
+              std::int64_t unitEnd, int nBegin, int nEnd) {
+  if (readsAcross(args))
+    gemmAcross(kernels, args, scratch, unitBegin * kPanelColumns,
+               std::min(args.m, unitEnd * kPanelColumns), nBegin, nEnd);
+  else
+    Share(kernels, args, scratch).run(unitBegin, unitEnd, nBegin, nEnd);
+}
 
 void checkArgs(const GemmArgs& args) {
   LOKO_CHECK(args.m >= 0 && args.n >= 0 && args.k >= 0, "negative extent");
   LOKO_CHECK(args.b.nBegin % kPanelColumns == 0 && args.tailNBegin % kPanelColumns == 0,
              "column offset into a packed operand");
-  if (const PackedMatrix* packed = args.b.packed)
+  if (readsAcross(args)) {
+    const bool whole = args.b.kBegin == 0 && args.b.nBegin == 0 && args.tailNBegin == 0 &&
+                       args.k == args.b.packed->n() && args.n == args.b.packed->k();
+    LOKO_CHECK(whole && !args.a.transposed,
+               "a packed B that is read transposed is read whole, with A as it is");
+  } else if (const PackedMatrix* packed = args.b.packed) {
     LOKO_CHECK(args.b.kBegin + args.k <= packed->k() && args.b.nBegin + args.n <= packed->n(),
                "packed B is smaller than the product");
+  }
   if (args.tailV)
     LOKO_CHECK(args.tailNBegin + args.n <= args.tailV->n(), "tail is narrower than the product");
 }
@@ -325,17 +281,17 @@ void checkArgs(const GemmArgs& args) {
 }  // namespace
 
 std::size_t gemmScratchBytes(std::int64_t m, int n, int k, int rank) {
-  return static_cast<std::size_t>(ScratchLayout(m, n, k, rank).total()) * sizeof(float);
+  return std::max(ScratchLayout(m, n, k, rank).total(), AcrossLayout(m, n, k, rank).total()) *
+         sizeof(float);
 }
 
 void gemm(const Kernels& kernels, const GemmArgs& args, void* scratch) {
   checkArgs(args);
-  Share(kernels, args, static_cast<float*>(scratch))
-      .run(0, TileGrid(args.m, kernels.tileRows).tiles, 0, args.n);
+  runShare(kernels, args, static_cast<float*>(scratch), 0, rowUnits(kernels, args), 0, args.n);
 }
 
 void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* scratch) {
-  const std::int64_t tiles = TileGrid(args.m, kernels.tileRows).tiles;
+  const std::int64_t units = rowUnits(kernels, args);
   const std::int64_t panels = (args.n + kPanelColumns - 1) / kPanelColumns;
   const int depth = args.k + (args.tailV ? args.tailV->rank() : 0);
   if (pool.threads() == 1 || args.m * args.n * depth < kSerialWork)
@@ -345,10 +301,10 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   // Of all grids of threads, the one whose largest share is smallest; columns are preferred, since
   // then each thread reads its own part of B.
   int columnParts = 1;
-  std::int64_t best = tiles * panels + 1;
+  std::int64_t best = units * panels + 1;
   for (int parts = pool.threads(); parts >= 1; --parts) {
     const std::int64_t rowParts = pool.threads() / parts;
-    const std::int64_t share = ((tiles + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
+    const std::int64_t share = ((units + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
     if (share < best) {
       best = share;
       columnParts = parts;
@@ -366,8 +322,9 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
         const int nEnd =
             std::min<int>(args.n, static_cast<int>(panels * (j + 1) / columnParts) * kPanelColumns);
         if (nBegin >= nEnd) return;
-        Share(kernels, args, reinterpret_cast<float*>(static_cast<char*>(scratch) + part * bytes))
-            .run(tiles * i / rowParts, tiles * (i + 1) / rowParts, nBegin, nEnd);
+        runShare(kernels, args,
+                 reinterpret_cast<float*>(static_cast<char*>(scratch) + part * bytes),
+                 units * i / rowParts, units * (i + 1) / rowParts, nBegin, nEnd);
       },
       rowParts * columnParts);
 }

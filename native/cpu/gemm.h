@@ -57,6 +57,8 @@ class PackedMatrix {
   PackedMatrix() = default;
   PackedMatrix(int k, int n);                 // owns its memory
   PackedMatrix(int k, int n, float* memory);  // memory: floatCount(k, n) floats, 64-byte aligned
+  // Memory that holds a packed matrix already.
+  static PackedMatrix view(int k, int n, float* packed);
   static std::size_t floatCount(int k, int n);
 
   // Packs rows [kBegin, kBegin + kCount) x columns [nBegin, nBegin + nCount) from a source that
@@ -70,6 +72,9 @@ class PackedMatrix {
 
   float get(int k, int n) const { return data_[offset(k, n)]; }
   void set(int k, int n, float value) { data_[offset(k, n)] = value; }
+  // Panel n / 32 of the transposed matrix [N, K], in this format and at its place in `target`, which has
+  // floatCount(n(), k()) floats. Panels may be written from several threads.
+  void transposePanelTo(const Kernels& kernels, int n, float* target) const;
   // Writes the whole matrix back in the given layout.
   void unpackTo(float* destination, std::ptrdiff_t ld, WeightLayout layout) const;
 
@@ -147,7 +152,9 @@ struct AOperand {
 };
 
 // B[k, n]: either packed (a sub-block starting at kBegin, nBegin; nBegin a multiple of 32), or an
-// activation read in place: data[k * ld + n], or data[n * ld + k] when transposed.
+// activation read in place: data[k * ld + n], or data[n * ld + k] when transposed. A packed matrix
+// that is read transposed is B^T [N, K], whole: one copy of a frozen weight serves y = x W^T and
+// dx = dy W.
 struct BOperand {
   const PackedMatrix* packed = nullptr;
   int kBegin = 0;
@@ -186,6 +193,10 @@ struct GemmArgs {
   int tailNBegin = 0;  // first column of V used, a multiple of 32
   Epilogue epilogue;
 };
+
+// Whether a product with the transpose of this matrix gives the same bits as one with the transposed
+// matrix: not where a last panel of 16 columns or fewer makes a block of K of its own.
+bool transposesExactly(const PackedMatrix& matrix);
 
 // Scratch that one thread needs, 64-byte aligned, for any operands of these extents (rank: tail's R,
 // or 0). It never shrinks when an extent grows.

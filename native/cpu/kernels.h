@@ -22,20 +22,25 @@ constexpr int kPackGroup = 16;
 // One micro-kernel call: tile(rows x nr) = alpha * (sum_k A B [+ partial]) [+ tail], where the
 // parts in brackets are optional.
 struct TileArgs {
-  const float* a;  // packed tile: [ceil(depth / 16)][rows][16]
+  const float* a;  // tile[]: packed, [ceil(depth / 16)][rows][16]; acrossTile[]: [rows][32 of k]
+  // acrossTile[]: floats from one 16 of k to the next, alternately
+  std::ptrdiff_t aAdvance[2];
   const float* b;  // first of nr columns; row k at b + k * ldb
   std::ptrdiff_t ldb;
   int depth;
   const float* partial;  // rows x nr sums of the earlier K blocks (stride nr), or null
   float alpha;           // scales the sum over all K blocks; 1 before the last block
-  const float* tailA;    // packed like a, or null; its columns [tailBegin, tailEnd) are used
+  const float* tailA;    // a packed tile, or null; its columns [tailBegin, tailEnd) are used
   const float* tailB;    // row k at tailB + k * tailLdb
   std::ptrdiff_t tailLdb;
   int tailBegin;
   int tailEnd;
-  const float* prefetch;  // what the next tiles will read, or null
-  int prefetchLines;      // cache lines of it to fetch per 16 steps of k
-  float* out;             // rows x nr, stride nr; may be the same memory as partial
+  const float* prefetch;        // what the next tiles will read, or null
+  int prefetchLines;            // cache lines of it to fetch per 16 steps of k
+  int prefetchLeft;             // lines until the first jump
+  int prefetchRun;              // lines between jumps
+  std::ptrdiff_t prefetchJump;  // floats from the end of a run to the next; 0: contiguous
+  float* out;                   // rows x nr, stride nr; may be the same memory as partial
 };
 
 // What happens to a finished rows x columns tile. Row pointers address column 0 of the matrix; null
@@ -68,6 +73,9 @@ struct Kernels {
   // tileColumns <= 16.
   void (*tile[kMaxTileRows])(const TileArgs&);
   void (*narrowTile[kMaxTileRows])(const TileArgs&);
+  // The same with A read in place from a packed matrix whose panels of 32 columns are panels of k here.
+  void (*acrossTile[kMaxTileRows])(const TileArgs&);
+  void (*narrowAcrossTile[kMaxTileRows])(const TileArgs&);
   void (*epilogue)(const EpilogueArgs&);
 
   // Tile of A: dst[(k / 16) * rows * 16 + i * 16 + k % 16] = src[i][k] for i < rows, k < depth; zero

@@ -4,12 +4,20 @@
 
 #include "cpu/kernels_math.inc.h"
 
+// An integer that a lambda takes as a compile-time constant.
+template <int n>
+struct IntConstant {
+  static constexpr int kValue = n;
+};
+
 // rows x (vectors * kWidth) outputs live in registers through the whole depth. Every element is one
 // chain of multiply-adds over k, whatever the height of the tile: that makes results independent of
 // how rows are cut into tiles. Earlier K blocks are added afterwards, so that a long sum is a sum of
 // short ones, which is also more accurate than one long chain.
-template <int rows, int vectors>
+template <int rows, int vectors, bool across>
 void computeTile(const TileArgs& args) {
+  constexpr IntConstant<across ? kPanelColumns : kPackGroup> aStride{};
+  constexpr IntConstant<kPackGroup> packedStride{};
   Vec acc[rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
@@ -19,14 +27,14 @@ void computeTile(const TileArgs& args) {
   const float* a = args.a;
   const float* b = args.b;
   const std::ptrdiff_t ldb = args.ldb;
-  auto multiplyAdd = [&acc](const float* aColumn, const float* bRow)
+  auto multiplyAdd = [&acc](const float* aColumn, auto rowStride, const float* bRow)
       __attribute__((always_inline)) {
     Vec bv[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) bv[v] = load(bRow + v * kWidth);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-      const Vec av = broadcast(aColumn[i * kPackGroup]);
+      const Vec av = broadcast(aColumn[i * decltype(rowStride)::kValue]);
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) acc[i][v] = fma(av, bv[v], acc[i][v]);
     }
@@ -34,20 +42,32 @@ void computeTile(const TileArgs& args) {
 
   const float* ahead = args.prefetch;
   const int aheadLines = ahead ? args.prefetchLines : 0;
-  for (int group = args.depth / kPackGroup; group > 0; --group) {
+  int aheadLeft = args.prefetchLeft;
+  const int groups = args.depth / kPackGroup;
+  for (int group = 0; group < groups; ++group) {
     for (int line = 0; line < aheadLines; ++line) {
       __builtin_prefetch(ahead, 0, 2);  // into the second-level cache
       ahead += kPackGroup;
+      if (--aheadLeft == 0) {
+        ahead += args.prefetchJump;
+        aheadLeft = args.prefetchRun;
+      }
+    }
+    // The rows of the next 16 k lie in other lines, and every other time in another panel.
+    if constexpr (across) {
+      const float* next = a + args.aAdvance[group % 2];
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) __builtin_prefetch(next + i * kPanelColumns, 0, 3);
     }
 #pragma GCC unroll 4
     for (int k = 0; k < kPackGroup; ++k) {
-      multiplyAdd(a + k, b);
+      multiplyAdd(a + k, aStride, b);
       b += ldb;
     }
-    a += rows * kPackGroup;
+    a += across ? args.aAdvance[group % 2] : rows * kPackGroup;
   }
   for (int k = 0; k < args.depth % kPackGroup; ++k) {
-    multiplyAdd(a + k, b);
+    multiplyAdd(a + k, aStride, b);
     b += ldb;
   }
 
@@ -62,7 +82,7 @@ void computeTile(const TileArgs& args) {
 
   if (args.tailA)
     for (int k = args.tailBegin; k < args.tailEnd; ++k)
-      multiplyAdd(args.tailA + k / kPackGroup * (rows * kPackGroup) + k % kPackGroup,
+      multiplyAdd(args.tailA + k / kPackGroup * (rows * kPackGroup) + k % kPackGroup, packedStride,
                   args.tailB + k * args.tailLdb);
 
 #pragma GCC unroll 16
@@ -229,21 +249,23 @@ double fmaLoopKernel(std::int64_t iterations, float* sink) {
   return 2.0 * kChains * kWidth * static_cast<double>(iterations);
 }
 
-template <int height, int vectors>
+template <int height, int vectors, bool across>
 constexpr auto tileOrNull() -> void (*)(const TileArgs&) {
   if constexpr (height <= kTileRows)
-    return computeTile<height, vectors>;
+    return computeTile<height, vectors, across>;
   else
     return nullptr;
 }
 
-#define LOKO_ALL_TILES(vectors)                                                          \
-  {                                                                                      \
-    tileOrNull<1, vectors>(), tileOrNull<2, vectors>(), tileOrNull<3, vectors>(),        \
-        tileOrNull<4, vectors>(), tileOrNull<5, vectors>(), tileOrNull<6, vectors>(),    \
-        tileOrNull<7, vectors>(), tileOrNull<8, vectors>(), tileOrNull<9, vectors>(),    \
-        tileOrNull<10, vectors>(), tileOrNull<11, vectors>(), tileOrNull<12, vectors>(), \
-        tileOrNull<13, vectors>(), tileOrNull<14, vectors>()                             \
+#define LOKO_ALL_TILES(vectors, across)                                       \
+  {                                                                           \
+    tileOrNull<1, vectors, across>(), tileOrNull<2, vectors, across>(),       \
+        tileOrNull<3, vectors, across>(), tileOrNull<4, vectors, across>(),   \
+        tileOrNull<5, vectors, across>(), tileOrNull<6, vectors, across>(),   \
+        tileOrNull<7, vectors, across>(), tileOrNull<8, vectors, across>(),   \
+        tileOrNull<9, vectors, across>(), tileOrNull<10, vectors, across>(),  \
+        tileOrNull<11, vectors, across>(), tileOrNull<12, vectors, across>(), \
+        tileOrNull<13, vectors, across>(), tileOrNull<14, vectors, across>()  \
   }
 
 constexpr int kTileColumns = kTileVectors * kWidth;
@@ -256,8 +278,10 @@ constexpr Kernels makeKernels(const char* name) {
           kWidth,
           kTileRows,
           kTileColumns,
-          LOKO_ALL_TILES(kTileVectors),
-          LOKO_ALL_TILES(kNarrowVectors),
+          LOKO_ALL_TILES(kTileVectors, false),
+          LOKO_ALL_TILES(kNarrowVectors, false),
+          LOKO_ALL_TILES(kTileVectors, true),
+          LOKO_ALL_TILES(kNarrowVectors, true),
           epilogueDispatch,
           packRowsKernel,
           copyBlockKernel,

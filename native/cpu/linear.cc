@@ -37,9 +37,8 @@ const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n,
 /// What y = x W^T and dx = dy W have in common: target = source times the frozen or trained matrix
 /// [out, in], plus the low-rank terms of the sites.
 template <class Operation>
-GemmArgs product(const Operation& op, Orientation orientation, const View& source,
-                 const View& target, const View& lowRank, int samples, Context& context) {
-  const bool forward = orientation == Orientation::kForward;
+GemmArgs product(const Operation& op, bool forward, const View& source, const View& target,
+                 const View& lowRank, int samples, Context& context) {
   const int out = forward ? target.cols : source.cols, in = forward ? source.cols : target.cols;
   expectShape(target, source.rows, target.cols, forward ? "y" : "dx");
   if (op.actGrad.present()) expectShape(op.actGrad, source.rows, target.cols, "actGrad");
@@ -54,7 +53,8 @@ GemmArgs product(const Operation& op, Orientation orientation, const View& sourc
   args.a.rows = context.rows(source, samples);
   args.c = context.writableRows(target, samples);
   if (op.weight != kNoWeight) {
-    args.b.packed = &context.matrix(op.weight, orientation, out, in);
+    args.b.packed = &context.matrix(op.weight, out, in);
+    args.b.transposed = !forward;
   } else {
     args.b.data = context.parameter(op.trainedWeight, std::int64_t{out} * in);
     args.b.ld = in;
@@ -78,7 +78,7 @@ void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
 void run(const Linear& op, const Frame& frame, Context& context) {
   const int out = op.y.cols, batch = frame.batch;
   if (op.residual.present()) expectShape(op.residual, op.x.rows, out, "residual");
-  GemmArgs args = product(op, Orientation::kForward, op.x, op.y, op.h, batch, context);
+  GemmArgs args = product(op, true, op.x, op.y, op.h, batch, context);
   if (op.bias != kNoWeight) args.epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) args.epilogue.bias = context.parameter(op.trainedBias, out);
   args.epilogue.residual = context.rows(op.residual, batch);
@@ -89,14 +89,16 @@ void run(const Linear& op, const Frame& frame, Context& context) {
 
 void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& context) {
   const int rank = op.sites.empty() ? 0 : op.u.cols;
-  context.needGemm(std::int64_t{hint.maxRows} * hint.batch * op.dy.rows, op.dx.cols, op.dy.cols,
-                   rank);
+  const std::int64_t rows = std::int64_t{hint.maxRows} * hint.batch * op.dy.rows;
+  if (op.weight != kNoWeight)
+    context.needTransposedGemm(rows, op.dx.cols, op.dy.cols, rank);
+  else
+    context.needGemm(rows, op.dx.cols, op.dy.cols, rank);
   if (rank > 0) context.needTail(rank, op.dx.cols);
 }
 
 void run(const LinearBackward& op, const Frame& frame, Context& context) {
-  GemmArgs args =
-      product(op, Orientation::kBackward, op.dy, op.dx, op.u, frame.segments(), context);
+  GemmArgs args = product(op, false, op.dy, op.dx, op.u, frame.segments(), context);
   args.epilogue.accumulate = op.accumulate;
   args.epilogue.multiplier = context.rows(op.actGrad, frame.batch);
   args.epilogue.multiplierPeriod = frame.batch * op.dy.rows;

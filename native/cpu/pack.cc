@@ -56,6 +56,14 @@ PackedMatrix::PackedMatrix(int k, int n, float* memory) : data_(memory), k_(k), 
   std::memset(memory, 0, floatCount(k, n) * sizeof(float));
 }
 
+PackedMatrix PackedMatrix::view(int k, int n, float* packed) {
+  PackedMatrix matrix;
+  matrix.data_ = packed;
+  matrix.k_ = k;
+  matrix.n_ = n;
+  return matrix;
+}
+
 void PackedMatrix::pack(const float* source, std::ptrdiff_t ld, WeightLayout layout, int kBegin,
                         int kCount, int nBegin, int nCount) {
   LOKO_CHECK(kBegin >= 0 && kCount >= 0 && kBegin + kCount <= k_ && nBegin >= 0 && nCount >= 0 &&
@@ -77,6 +85,18 @@ void PackedMatrix::pack(const float* source, std::ptrdiff_t ld, WeightLayout lay
         std::copy_n(source + k * ld + (n0 - nBegin), n1 - n0, out + k * stride);
     }
     n0 = n1;
+  }
+}
+
+void PackedMatrix::transposePanelTo(const Kernels& kernels, int n, float* target) const {
+  const int columns = std::min(kPanelColumns, k_ - n);
+  const int width = columns <= kNarrowPanelColumns ? kNarrowPanelColumns : kPanelColumns;
+  float* out = target + static_cast<std::ptrdiff_t>(n) * n_;
+  const float* rows[kPanelColumns];
+  for (int k = 0; k < n_; k += kPanelColumns) {
+    for (int j = 0; j < columns; ++j) rows[j] = panel(n + j, k);
+    kernels.transposeBlock(out, width, rows, columns, std::min(kPanelColumns, n_ - k), width);
+    out += kPanelColumns * width;
   }
 }
 

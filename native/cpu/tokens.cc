@@ -52,15 +52,25 @@ void run(const EmbedTokens& op, const Frame& frame, Context& context) {
   const RowMap positionIds = context.rows(op.positionIds, frame.batch);
   const RowMap typeIds = context.rows(op.typeIds, frame.batch);
   const MutableRowMap out = context.writableRows(op.out, frame.batch);
-  const float* words = context.vector(op.words, std::int64_t{op.vocabulary} * cols);
-  const float* positions = context.vector(op.positions, std::int64_t{op.positionCount} * cols);
-  const float* types = context.vector(op.types, std::int64_t{op.typeCount} * cols);
-  const auto rowOf = [&](float id) { return static_cast<std::int64_t>(id) * cols; };
+  RowTable& words = context.table(op.words, op.vocabulary, cols);
+  RowTable& positions = context.table(op.positions, op.positionCount, cols);
+  RowTable& types = context.table(op.types, op.typeCount, cols);
+  const auto load = [&](RowTable& table, const RowMap& numbers) {
+    for (int b = 0; b < frame.batch; ++b) {
+      for (int t = 0; t < tokens; ++t) table.load(static_cast<int>(numbers.row(b)[t]));
+    }
+  };
+  load(words, ids);
+  load(positions, positionIds);
+  load(types, typeIds);
+  const auto rowOf = [](const RowTable& table, float id) {
+    return table.row(static_cast<int>(id));
+  };
   context.forEach(std::int64_t{frame.batch} * tokens, 10 * cols, [&](std::int64_t i) {
     const std::int64_t sample = i / tokens, t = i % tokens;
-    const float* word = words + rowOf(ids.row(sample)[t]);
-    const float* type = types + rowOf(typeIds.row(sample)[t]);
-    const float* position = positions + rowOf(positionIds.row(sample)[t]);
+    const float* word = rowOf(words, ids.row(sample)[t]);
+    const float* type = rowOf(types, typeIds.row(sample)[t]);
+    const float* position = rowOf(positions, positionIds.row(sample)[t]);
     float* target = out.row(i);
     for (int c = 0; c < cols; ++c) target[c] = word[c] + type[c] + position[c];
   });

@@ -61,7 +61,7 @@ void run(const Linear& op, const Frame& frame, Memory<T>& memory) {
   const Tensor<T> residual = memory(op.residual, frame.batch);
   const Tensor<T> actGrad = memory(op.actGrad, frame.batch), h = memory(op.h, frame.batch);
   const T* weight = op.weight != kNoWeight
-                        ? memory.matrix(op.weight, Orientation::kForward, out, in)
+                        ? memory.matrix(op.weight, out, in)
                         : memory.parameter(op.trainedWeight, std::int64_t{out} * in);
   const T* bias = nullptr;
   if (op.bias != kNoWeight) bias = memory.vector(op.bias, out);
@@ -172,7 +172,7 @@ void run(const LinearBackward& op, const Frame& frame, Memory<T>& memory) {
   const Tensor<T> dy = memory(op.dy, frame.segments()), dx = memory(op.dx, frame.segments());
   const Tensor<T> u = memory(op.u, frame.segments()), actGrad = memory(op.actGrad, frame.batch);
   const T* weight = op.weight != kNoWeight
-                        ? memory.matrix(op.weight, Orientation::kBackward, out, in)
+                        ? memory.matrix(op.weight, out, in)
                         : memory.parameter(op.trainedWeight, std::int64_t{out} * in);
   for (int s = 0; s < frame.segments(); ++s) {
     for (int t = 0; t < rows; ++t) {

@@ -56,7 +56,6 @@ template <class T>
 struct Weight {
   std::vector<T> values;
   int out = 0, in = 0;  // of a matrix; 0 for a vector
-  Orientation orientation = Orientation::kForward;
 };
 
 template <class T>
@@ -94,13 +93,12 @@ class Memory {
     return Tensor<T>(memory.data() + view.offset, view);
   }
 
-  /// A frozen [out, in] matrix, row-major; it must have been added for this use.
-  const T* matrix(WeightId id, Orientation orientation, int out, int in) const {
+  /// A frozen [out, in] matrix, row-major.
+  const T* matrix(WeightId id, int out, int in) const {
     const Weight<T>& weight = at(id);
     LOKO_CHECK(
         weight.out == out && weight.in == in,
         "a matrix is " + shapeText(weight.out, weight.in) + ", expected " + shapeText(out, in));
-    LOKO_CHECK(weight.orientation == orientation, "a matrix was added for the other orientation");
     return weight.values.data();
   }
 

@@ -33,16 +33,20 @@ class RefBackend final : public Backend {
   const char* name() const override { return "ref"; }
   std::string description() const override { return "reference, float64, 1 thread"; }
 
-  WeightId addMatrix(const float* data, int out, int in, Orientation orientation) override {
-    memory_.weights.push_back(
-        {std::vector<double>(data, data + std::int64_t{out} * in), out, in, orientation});
+  WeightId addMatrix(const float* data, int out, int in) override {
+    memory_.weights.push_back({std::vector<double>(data, data + std::int64_t{out} * in), out, in});
     return static_cast<WeightId>(memory_.weights.size()) - 1;
   }
 
   WeightId addVector(const float* data, std::int64_t size) override {
-    memory_.weights.push_back(
-        {std::vector<double>(data, data + size), 0, 0, Orientation::kForward});
+    memory_.weights.push_back({std::vector<double>(data, data + size), 0, 0});
     return static_cast<WeightId>(memory_.weights.size()) - 1;
+  }
+
+  WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow) override {
+    std::vector<float> values(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols));
+    for (int row = 0; row < rows; ++row) readRow(row, values.data() + std::int64_t{row} * cols);
+    return addVector(values.data(), static_cast<std::int64_t>(values.size()));
   }
 
   void release(WeightId weight) override {

@@ -30,21 +30,27 @@ struct Options {
   double require = 0;
 };
 
+enum class Weight { kForward, kBackward, kNone };
+
 struct Shape {
   const char* name;
   int m, n, k;
-  bool transposedA;
-  bool packedB;
+  Weight weight;  // how the packed weight is read; none: A is transposed and B read in place
 };
 
 constexpr Shape kShapes[] = {
-    {"128 x 768 x 768", 128, 768, 768, false, true},
-    {"197 x 768 x 768", 197, 768, 768, false, true},
-    {"128 x 3072 x 768", 128, 3072, 768, false, true},
-    {"128 x 768 x 3072", 128, 768, 3072, false, true},
-    {"16 x 768 x 128, A transposed, B in place", 16, 768, 128, true, false},
-    {"128 x 16 x 768", 128, 16, 768, false, true},
-    {"1 x 768 x 768", 1, 768, 768, false, true},
+    {"128 x 768 x 768", 128, 768, 768, Weight::kForward},
+    {"197 x 768 x 768", 197, 768, 768, Weight::kForward},
+    {"128 x 3072 x 768", 128, 3072, 768, Weight::kForward},
+    {"128 x 768 x 3072", 128, 768, 3072, Weight::kForward},
+    {"128 x 768 x 768, backward", 128, 768, 768, Weight::kBackward},
+    {"128 x 3072 x 768, backward", 128, 3072, 768, Weight::kBackward},
+    {"128 x 768 x 3072, backward", 128, 768, 3072, Weight::kBackward},
+    {"1773 x 768 x 768, backward", 1773, 768, 768, Weight::kBackward},
+    {"16 x 768 x 128, A transposed, B in place", 16, 768, 128, Weight::kNone},
+    {"128 x 16 x 768", 128, 16, 768, Weight::kForward},
+    {"1 x 768 x 768", 1, 768, 768, Weight::kForward},
+    {"1 x 768 x 768, backward", 1, 768, 768, Weight::kBackward},
 };
 
 // One thread is timed by the processor time that it got, which leaves out what other processes took
@@ -88,15 +94,17 @@ class Product {
         a_(randomFloats(static_cast<std::size_t>(shape.m) * shape.k)),
         b_(randomFloats(static_cast<std::size_t>(shape.k) * shape.n)),
         c_(allocateAligned(static_cast<std::size_t>(shape.m) * shape.n)),
-        packed_(shape.k, shape.n) {
-    packed_.pack(b_.get(), shape.n, WeightLayout::kKN);
+        packed_(shape.weight == Weight::kBackward ? PackedMatrix(shape.n, shape.k)
+                                                  : PackedMatrix(shape.k, shape.n)) {
+    packed_.pack(b_.get(), packed_.n(), WeightLayout::kKN);
     args_.m = shape.m;
     args_.n = shape.n;
     args_.k = shape.k;
-    args_.a.transposed = shape.transposedA;
-    args_.a.rows = {a_.get(), shape.transposedA ? shape.m : shape.k};
-    if (shape.packedB) {
+    args_.a.transposed = shape.weight == Weight::kNone;
+    args_.a.rows = {a_.get(), args_.a.transposed ? shape.m : shape.k};
+    if (shape.weight != Weight::kNone) {
       args_.b.packed = &packed_;
+      args_.b.transposed = shape.weight == Weight::kBackward;
     } else {
       args_.b.data = b_.get();
       args_.b.ld = shape.n;

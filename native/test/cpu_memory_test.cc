@@ -78,6 +78,46 @@ TEST_CASE("Reserved memory is zero and costs nothing until it is touched") {
   CHECK(residentPages() - before < 4096);
 }
 
+TEST_CASE("Weights lie side by side, zero, at cache lines, and give their pages back") {
+  WeightArena arena;
+  const std::size_t floats = (std::size_t{1} << 20) + 3;
+  float* first = arena.allocate(floats);
+  float* second = arena.allocate(floats);
+  CHECK(second == first + (floats + 15) / 16 * 16);
+  CHECK(reinterpret_cast<std::uintptr_t>(second) % 64 == 0);
+  CHECK(first[floats - 1] == 0);
+  first[floats - 1] = 2;
+  first[5000] = 3;
+  second[0] = 4;
+  const std::size_t large = std::size_t{1} << 25;  // longer than a chunk
+  CHECK(arena.allocate(large)[large - 1] == 0);
+  WeightArena::release(first, floats);
+  CHECK(first[5000] == 0);  // its pages were given back: they would be zero again
+  CHECK(second[0] == 4);
+  CHECK_THROWS_AS(arena.allocate(static_cast<std::size_t>(kImpossible)), Error);
+}
+
+TEST_CASE("Rows of a table are read once, when they are first used") {
+  int reads = 0;
+  bool fails = false;
+  RowTable table(1000, 3, [&](int row, float* target) {
+    if (fails) throw Error(ErrorCode::kFileRead, "gone");
+    ++reads;
+    for (int c = 0; c < 3; ++c) target[c] = static_cast<float>(10 * row + c);
+  });
+  CHECK(table.row(7) == nullptr);
+  for (const int row : {7, 999, 7, 0, 999}) table.load(row);
+  CHECK(reads == 3);
+  CHECK(table.row(999)[2] == 9992);
+  CHECK(table.row(7)[0] == 70);
+  fails = true;
+  CHECK_THROWS_AS(table.load(8), Error);
+  CHECK(table.row(8) == nullptr);
+  fails = false;
+  table.load(8);
+  CHECK(table.row(8)[1] == 81);
+}
+
 TEST_CASE("Memory keeps its contents when asked to, and never shrinks") {
   MappedFloats memory("a test");
   memory.grow(2);

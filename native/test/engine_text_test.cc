@@ -61,13 +61,17 @@ class CountingBackend final : public RecordingBackend {
  public:
   CountingBackend(std::unique_ptr<Backend> inner, std::vector<WorkspaceHint>& hints, int& weights)
       : RecordingBackend(std::move(inner), hints), weights_(weights) {}
-  WeightId addMatrix(const float* data, int out, int in, Orientation orientation) override {
+  WeightId addMatrix(const float* data, int out, int in) override {
     ++weights_;
-    return RecordingBackend::addMatrix(data, out, in, orientation);
+    return RecordingBackend::addMatrix(data, out, in);
   }
   WeightId addVector(const float* data, std::int64_t size) override {
     ++weights_;
     return RecordingBackend::addVector(data, size);
+  }
+  WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow) override {
+    ++weights_;
+    return RecordingBackend::addTable(rows, cols, std::move(readRow));
   }
 
  private:

@@ -95,7 +95,11 @@ double activateDerivative(Activation kind, double z) {
   return (activate(kind, z + kStep) - activate(kind, z - kStep)) / (2 * kStep);
 }
 
-enum class BKind { kPackedNK, kPackedKN, kRowMajor, kTransposed };
+enum class BKind { kPackedNK, kPackedKN, kRowMajor, kTransposed, kPackedTransposed };
+
+bool storesByColumns(BKind b) {
+  return b == BKind::kPackedNK || b == BKind::kTransposed || b == BKind::kPackedTransposed;
+}
 
 struct Case {
   int m, n, k;
@@ -137,14 +141,16 @@ class Problem {
         u_(c.m, std::max(1, c.rank), blockRows_, 0),
         residual_(c.m, c.n, blockRows_, 0),
         multiplier_(c.multiplierPeriod > 0 ? c.multiplierPeriod : c.m, c.n, blockRows_, 0),
-        packed_(c.k, c.n),
+        packed_(c.b == BKind::kPackedTransposed ? PackedMatrix(c.n, c.k) : PackedMatrix(c.k, c.n)),
         initial_(c.m, c.n, blockRows_, 0),
         out_(initial_),
         derivative_(c.m, c.n, blockRows_, kUntouched) {
     if (c.rank > 0) buildTail();
-    ldb_ = b_.empty() ? 0 : (c.b == BKind::kPackedNK || c.b == BKind::kTransposed ? c.k : c.n) + 3;
+    ldb_ = b_.empty() ? 0 : (storesByColumns(c.b) ? c.k : c.n) + 3;
     if (c.b == BKind::kPackedNK) packed_.pack(b_.data(), ldb_, WeightLayout::kNK);
-    if (c.b == BKind::kPackedKN) packed_.pack(b_.data(), ldb_, WeightLayout::kKN);
+    // The transposed one is packed as [K, N] = [c.n, c.k], whose rows are the columns of B.
+    if (c.b == BKind::kPackedKN || c.b == BKind::kPackedTransposed)
+      packed_.pack(b_.data(), ldb_, WeightLayout::kKN);
     reference();
   }
 
@@ -164,8 +170,9 @@ class Problem {
       args.a.columnBlock = columnBlock_;
       args.a.columnBlockStride = columnBlock_ + 3;
     }
-    if (c_.b == BKind::kPackedNK || c_.b == BKind::kPackedKN) {
+    if (c_.b != BKind::kRowMajor && c_.b != BKind::kTransposed) {
       args.b.packed = &packed_;
+      args.b.transposed = c_.b == BKind::kPackedTransposed;
     } else {
       args.b.data = b_.data();
       args.b.ld = ldb_;
@@ -255,7 +262,7 @@ class Problem {
     return a_.at(k, i / columnBlock_ * (columnBlock_ + 3) + i % columnBlock_);
   }
   double valueB(int k, int j) const {
-    const bool nk = c_.b == BKind::kPackedNK || c_.b == BKind::kTransposed;
+    const bool nk = storesByColumns(c_.b);
     return b_[static_cast<std::size_t>(nk ? j * ldb_ + k : k * ldb_ + j)];
   }
 
@@ -361,8 +368,8 @@ Case randomCase(int maxM, int maxN, int maxK) {
   c.n = pick(1, maxN);
   c.k = pick(0, maxK);
   c.rank = coin() ? pick(1, 40) : 0;
-  c.b = static_cast<BKind>(pick(0, 3));
-  c.transposedA = coin();
+  c.b = static_cast<BKind>(pick(0, 4));
+  c.transposedA = coin() && c.b != BKind::kPackedTransposed;
   if (c.transposedA && coin()) c.columnBlock = pick(1, c.m);
   if (coin()) c.blockRows = pick(1, c.m);
   c.alpha = coin() ? 1.0f : 0.375f;
@@ -561,6 +568,23 @@ TEST_CASE("a packed matrix reads back what was packed, in both layouts and by re
   std::vector<float> back(nk.size());
   parts.unpackTo(back.data(), k, WeightLayout::kNK);
   CHECK(sameBits(back, nk));
+}
+
+TEST_CASE("a packed matrix is transposed panel by panel") {
+  for (const Isa isa : availableIsas())
+    for (const auto& [k, n] : {std::pair{1, 1}, {33, 70}, {64, 16}, {100, 48}, {31, 129}}) {
+      const std::vector<float> source = randomVector(static_cast<std::size_t>(k * n));
+      PackedMatrix matrix(k, n);
+      matrix.pack(source.data(), n, WeightLayout::kKN);
+      PackedMatrix expected(n, k);
+      expected.pack(source.data(), n, WeightLayout::kNK);
+      const std::size_t floats = PackedMatrix::floatCount(n, k);
+      AlignedFloats memory = allocateAligned(floats);
+      std::fill_n(memory.get(), floats, std::nanf(""));
+      for (int column = 0; column < k; column += kPanelColumns)
+        matrix.transposePanelTo(kernels(isa), column, memory.get());
+      CHECK(std::memcmp(memory.get(), expected.panel(0, 0), floats * sizeof(float)) == 0);
+    }
 }
 
 TEST_CASE("the scratch of gemm never shrinks when an extent grows") {

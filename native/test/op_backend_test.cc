@@ -69,7 +69,7 @@ TEST_CASE("The specification normalises, attends and multiplies as computed by h
   linear.x = norm.x;
   linear.y = op.written(Axis::kSamples, 1, 3);
   linear.h = op.read(Axis::kSamples, 1, 1);
-  linear.weight = op.matrix(3, 2, Orientation::kForward);
+  linear.weight = op.matrix(3, 2);
   linear.sites.push_back(op.site(1, 2, 1, 3, 0));
 
   ref::Memory<double> memory = specificationMemory<double>(op);

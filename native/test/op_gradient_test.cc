@@ -148,7 +148,7 @@ TEST_CASE("LoraBackward and LinearBackward are the derivative of a fused linear 
       down.h = linear.h = chain.input(rows, 5);
       down.sites = linear.sites = {chain.site(2, in, 0, 3, 0), chain.site(3, in, 4, 7, 2)};
       linear.y = chain.output = chain.input(rows, out);
-      linear.weight = chain.op.matrix(out, in, Orientation::kForward);
+      linear.weight = chain.op.matrix(out, in);
       linear.bias = chain.op.vector(out);
       chain.forward = {down, linear};
 
@@ -162,7 +162,7 @@ TEST_CASE("LoraBackward and LinearBackward are the derivative of a fused linear 
       lora.sites = back.sites = down.sites;
       back.dx = chain.cotangent(rows, in);
       back.accumulate = chain.accumulates = accumulate;
-      back.weight = chain.op.matrix(out, in, Orientation::kBackward);
+      back.weight = chain.op.matrix(out, in);
       auto& weights = chain.op.weights;
       weights[static_cast<std::size_t>(back.weight)].values =
           weights[static_cast<std::size_t>(linear.weight)].values;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -191,10 +192,12 @@ class OpCase {
   /// step meets operands that belong together.
   void fill(const Step& forward);
 
-  WeightId matrix(int out, int in, Orientation orientation) {
-    return addWeight({draws(std::int64_t{out} * in), out, in, orientation});
+  WeightId matrix(int out, int in) { return addWeight({draws(std::int64_t{out} * in), out, in}); }
+  WeightId vector(std::int64_t size) { return addWeight({draws(size), 0, 0}); }
+  WeightId table(int rows, int cols) {
+    tables.insert(static_cast<WeightId>(weights.size()));
+    return addWeight({draws(std::int64_t{rows} * cols), rows, cols});
   }
-  WeightId vector(std::int64_t size) { return addWeight({draws(size), 0, 0, {}}); }
 
   bool exact() const { return values_ == Values::kExact; }
   std::int64_t jacobianRows() const { return 2 + allSegments_; }
@@ -242,6 +245,7 @@ class OpCase {
 
   std::vector<float> scratch, input, theta;
   std::vector<ref::Weight<float>> weights;
+  std::set<WeightId> tables;  // of the weights: those that a backend reads row by row
 
  private:
   enum : char { kGuard, kRead, kWritten, kUpdated };
@@ -298,7 +302,7 @@ ref::Memory<T> specificationMemory(const OpCase& op) {
   memory.parameters = op.parameterCount();
   memory.jacobian.assign(static_cast<std::size_t>(op.jacobianRows() * op.parameterCount()), T(0));
   for (const ref::Weight<float>& weight : op.weights) {
-    memory.weights.push_back({convert(weight.values), weight.out, weight.in, weight.orientation});
+    memory.weights.push_back({convert(weight.values), weight.out, weight.in});
   }
   return memory;
 }
@@ -321,9 +325,14 @@ class Runner {
  public:
   Runner(const Candidate& candidate, int threads, const OpCase& op)
       : candidate_(candidate), backend_(candidate.make(threads)) {
-    for (const ref::Weight<float>& weight : op.weights) {
-      if (weight.out > 0) {
-        backend_->addMatrix(weight.values.data(), weight.out, weight.in, weight.orientation);
+    for (std::size_t id = 0; id < op.weights.size(); ++id) {
+      const ref::Weight<float>& weight = op.weights[id];
+      if (op.tables.count(static_cast<WeightId>(id)) != 0) {
+        backend_->addTable(weight.out, weight.in, [weight](int row, float* target) {
+          std::copy_n(weight.values.begin() + std::int64_t{row} * weight.in, weight.in, target);
+        });
+      } else if (weight.out > 0) {
+        backend_->addMatrix(weight.values.data(), weight.out, weight.in);
       } else {
         backend_->addVector(weight.values.data(), static_cast<std::int64_t>(weight.values.size()));
       }

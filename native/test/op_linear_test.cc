@@ -63,7 +63,7 @@ TEST_CASE("Linear is the exact product where single precision holds every sum") 
         Linear step;
         step.x = op.read(Axis::kSamples, shape.rows, shape.in);
         step.y = op.written(Axis::kSamples, shape.rows, shape.out);
-        step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+        step.weight = op.matrix(shape.out, shape.in);
         step.bias = op.vector(shape.out);
         step.residual = op.read(Axis::kSamples, shape.rows, shape.out);
         if (withSites) {
@@ -92,7 +92,7 @@ TEST_CASE("Linear agrees with the specification for every activation and optiona
         step.x = op.read(Axis::kSamples, shape.rows, shape.in);
         step.y = op.written(Axis::kSamples, shape.rows, shape.out);
         if (options & 1) {
-          step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+          step.weight = op.matrix(shape.out, shape.in);
         } else {
           step.trainedWeight = op.parameters(std::int64_t{shape.out} * shape.in);
         }
@@ -123,7 +123,7 @@ TEST_CASE("Linear adds a residual that is its own output") {
     step.x = op.read(Axis::kSamples, shape.rows, shape.in);
     step.y = op.operand(Axis::kSamples, Role::kUpdated, shape.rows, shape.out);
     step.residual = step.y;
-    step.weight = op.matrix(shape.out, shape.in, Orientation::kForward);
+    step.weight = op.matrix(shape.out, shape.in);
     op.step = step;
     checkStep(op);
   }
@@ -137,7 +137,7 @@ TEST_CASE("Linear reaches the flat ends of its activations without NaN") {
     step.x = op.read(Axis::kSamples, 65, 1);
     step.y = op.written(Axis::kSamples, 65, 1);
     step.actGrad = op.written(Axis::kSamples, 65, 1);
-    step.weight = op.matrix(1, 1, Orientation::kForward);
+    step.weight = op.matrix(1, 1);
     op.weights[0].values[0] = 1;
     for (int t = 0; t < 65; ++t) {  // -128, -124, ..., 128 and, in between, the bend near zero
       op.scratch[static_cast<std::size_t>(step.x.offset + t)] =
@@ -228,7 +228,7 @@ TEST_CASE("LinearBackward agrees with the specification for every optional opera
         step.dy = op.read(Axis::kSegments, shape.rows, shape.out);
         step.dx = op.target(step.accumulate, shape.rows, shape.in);
         if (options & 2) {
-          step.weight = op.matrix(shape.out, shape.in, Orientation::kBackward);
+          step.weight = op.matrix(shape.out, shape.in);
         } else {
           step.trainedWeight = op.parameters(std::int64_t{shape.out} * shape.in);
         }

@@ -58,9 +58,9 @@ TEST_CASE("EmbedTokens adds the rows of three tables") {
         step.positionIds = op.indices(tokens, step.positionCount);
         step.typeIds = op.indices(tokens, step.typeCount);
         step.out = op.written(Axis::kSamples, tokens, cols);
-        step.words = op.vector(std::int64_t{step.vocabulary} * cols);
-        step.positions = op.vector(std::int64_t{step.positionCount} * cols);
-        step.types = op.vector(std::int64_t{step.typeCount} * cols);
+        step.words = op.table(step.vocabulary, cols);
+        step.positions = op.table(step.positionCount, cols);
+        step.types = op.table(step.typeCount, cols);
         op.step = step;
         checkStep(op);
       }

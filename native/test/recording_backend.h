@@ -2,6 +2,7 @@
 
 // A backend that passes everything on and keeps the hints that it was prepared with.
 
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -22,11 +23,14 @@ class RecordingBackend : public Backend {
 
   const char* name() const override { return inner_->name(); }
   std::string description() const override { return inner_->description(); }
-  WeightId addMatrix(const float* data, int out, int in, Orientation orientation) override {
-    return inner_->addMatrix(data, out, in, orientation);
+  WeightId addMatrix(const float* data, int out, int in) override {
+    return inner_->addMatrix(data, out, in);
   }
   WeightId addVector(const float* data, std::int64_t size) override {
     return inner_->addVector(data, size);
+  }
+  WeightId addTable(int rows, int cols, std::function<void(int, float*)> readRow) override {
+    return inner_->addTable(rows, cols, std::move(readRow));
   }
   void release(WeightId weight) override { inner_->release(weight); }
   void reserve(Space space, std::int64_t elements) override { inner_->reserve(space, elements); }

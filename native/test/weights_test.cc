@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/status.h"
+#include "cpu/cpu_backend.h"
 #include "doctest/doctest.h"
 
 namespace loko {
@@ -147,6 +148,81 @@ TEST_CASE("a file cut short after it was opened is a coded error, not a crash") 
     CHECK(error.code() == ErrorCode::kFileRead);
     CHECK(std::string(error.what()).find(file.path) != std::string::npos);
   }
+}
+
+TEST_CASE("a part of a weight is what the whole has there, drawn, stored or replaced") {
+  std::vector<unsigned char> bytes(4 * 24);
+  for (int i = 0; i < 24; ++i) {
+    const float value = 0.5F * static_cast<float>(i);
+    std::memcpy(bytes.data() + 4 * i, &value, 4);
+  }
+  const ScratchFile file(bytes);
+  WeightSpec drawn;
+  drawn.name = "drawn";
+  drawn.shape = {6, 4};
+  drawn.std = 0.02;
+  WeightStore store(5);
+  store.add(fileSpec(file, DType::kFloat32, 24));
+  store.add(drawn);
+  store.open();
+  const auto check = [&](const std::string& name) {
+    const std::vector<float> whole = store.read(name);
+    std::vector<float> row(4);
+    store.read(name, 8, 4, row.data());
+    CHECK(std::equal(row.begin(), row.end(), whole.begin() + 8));
+    CHECK(row[0] != row[1]);
+    CHECK_THROWS_AS(store.read(name, 22, 4, row.data()), Error);
+  };
+  check("w");
+  check("drawn");
+  std::vector<float> other(24);
+  for (std::size_t i = 0; i < 24; ++i) other[i] = static_cast<float>(i * i);
+  store.replace("w", other);
+  check("w");
+}
+
+TEST_CASE("a table is checked when it is added and read by rows when they are used") {
+  std::vector<unsigned char> bytes(4 * 12, 0);
+  const float one = 1;
+  std::memcpy(bytes.data() + 4 * 4, &one, 4);  // row 1, column 0 of [3, 4]
+  const ScratchFile file(bytes);
+  WeightStore store(0);
+  WeightSpec spec = fileSpec(file, DType::kFloat32, 12);
+  spec.shape = {3, 4};
+  store.add(spec);
+  store.open();
+  const auto backend = cpu::makeCpuBackend(1);
+  WeightTable table(store, *backend);
+  EmbedTokens step;
+  step.words = step.positions = step.types = table.table("w", 3, 4);
+  CHECK(table.table("w", 3, 4) == step.words);
+  CHECK_THROWS_AS(table.table("absent", 3, 4), Error);
+
+  step.vocabulary = step.positionCount = step.typeCount = 3;
+  step.ids = {Space::kInput, 0, 1, 1, 1, 1};
+  step.positionIds = step.typeIds = step.ids;
+  step.out = {Space::kScratch, 0, 1, 4, 4, 4};
+  backend->reserve(Space::kInput, 1);
+  backend->reserve(Space::kScratch, 4);
+  const auto embed = [&](float id) {
+    backend->write(Space::kInput, 0, &id, 1);
+    backend->run(step, Frame{});
+    float first = 0;
+    backend->read(Space::kScratch, 0, &first, 1);
+    return first;
+  };
+  CHECK(embed(1) == 3);  // the same row three times
+  REQUIRE(truncate(file.path.c_str(), 16) == 0);
+  CHECK(embed(1) == 3);  // it is there already
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      embed(2);
+      FAIL("expected an error");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::kFileRead);
+    }
+  }
+  CHECK(embed(0) == 0);  // what is left of the file can be used
 }
 
 TEST_CASE("a file deleted after it was opened can still be read") {
