@@ -14,18 +14,19 @@ import { drawPlots } from "./plots.js";
 import { prepareTrial } from "./prepare.js";
 import { findPython, torchCommand, torchEnvironment } from "./python.js";
 import { race } from "./race.js";
-import { type Results, runnable, summarise } from "./results.js";
+import { isMet, type Results, runnable, summarise } from "./results.js";
 import { describeRun, insertResults, printTrial } from "./table.js";
 import { readTrials, type Trial } from "./trials.js";
 
 const USAGE = `Usage: npm run bench -- [options]
 
-  --set NAME      trials of benchmarks/trials/NAME.json: bars, extra, quick (default bars)
+  --set NAME      trials of benchmarks/trials/NAME.json: bars, extra, quick, gate (default bars)
   --trial NAME    only this trial of the set
   --rounds N      turns of each contender, each as long as in the trial file
   --output DIR    where the results go (default benchmarks/results)
   --document      also put the table into docs/benchmarks.md
   --no-python     our side alone
+  --require       exit code 1 unless every bar was measured and is met
 
 LOKO_PYTHON names the Python that has torch, transformers and peft (default python3).`;
 
@@ -37,6 +38,7 @@ interface Config {
   output: string;
   document: boolean;
   python: boolean;
+  require: boolean;
 }
 
 function readConfig(): Config {
@@ -48,6 +50,7 @@ function readConfig(): Config {
       output: { type: "string", default: join(ROOT, "benchmarks/results") },
       document: { type: "boolean", default: false },
       "no-python": { type: "boolean", default: false },
+      require: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -77,6 +80,7 @@ function readConfig(): Config {
     output: values.output,
     document: values.document,
     python: !values["no-python"],
+    require: values.require,
   };
 }
 
@@ -143,6 +147,8 @@ async function main(): Promise<void> {
     await writeFile(path, insertResults(await readFile(path, "utf8"), results));
   }
   console.log(`${describeRun(results).join("\n")}\nWritten: ${base}.json and its plots`);
+  const bars = results.trials.flatMap((trial) => trial.bars);
+  if (config.require && !bars.every((bar) => isMet(bar) === true)) process.exitCode = 1;
 }
 
 try {

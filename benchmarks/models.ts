@@ -28,6 +28,8 @@ const BASE = { hidden: 768, layers: 12, heads: 12 } as const;
 export const MODELS: ReadonlyMap<string, ModelShape> = new Map<string, ModelShape>([
   ["roberta-base", { kind: "text", ...BASE, vocabulary: 50265, maxTokens: 512 }],
   ["vit-base", { kind: "image", ...BASE, size: 224, patch: 16, channels: 3 }],
+  // For the gate of CI: large enough that a step is arithmetic, small enough to take milliseconds.
+  ["small", { kind: "text", hidden: 256, layers: 4, heads: 4, vocabulary: 1000, maxTokens: 128 }],
   ["tiny", { kind: "text", hidden: 64, layers: 2, heads: 4, vocabulary: 1000, maxTokens: 64 }],
   // Its arithmetic takes about a microsecond: what remains of a step is the way to it and back.
   ["smallest", { kind: "image", hidden: 8, layers: 1, heads: 1, size: 4, patch: 4, channels: 1 }],

@@ -24,6 +24,8 @@ export interface Reply {
   readonly rows: readonly number[];
   /** Largest resident memory since the start of the process or the last reset; 0 where unknown. */
   readonly peakBytes: number;
+  /** Processor time of all threads over these steps; only our side measures it. */
+  readonly cpuSeconds?: number;
   /** JavaScript-to-native calls; only our side counts them. */
   readonly crossings?: number;
 }

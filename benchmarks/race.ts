@@ -13,6 +13,8 @@ export interface Turn {
   readonly round: number;
   readonly seconds: readonly number[];
   readonly rows: readonly number[];
+  /** Processor time of the whole turn. */
+  readonly cpuSeconds?: number | undefined;
 }
 
 /** All that was recorded of one contender. */
@@ -85,7 +87,8 @@ class Runner {
     const seconds = 60 + 5 * steps * this.stepSeconds;
     const request = { steps, resetPeak: this.turns.length === 0 };
     const reply = await this.child.ask(request, seconds);
-    this.turns.push({ round, seconds: reply.seconds, rows: reply.rows });
+    const { rows, cpuSeconds } = reply;
+    this.turns.push({ round, seconds: reply.seconds, rows, cpuSeconds });
     this.#add(reply);
   }
 

@@ -16,6 +16,8 @@ export interface Row {
   readonly medianSeconds: number;
   readonly p95Seconds: number;
   readonly samplesPerSecond: number;
+  /** Processor time of a step, all threads: median over turns; `null` where it was not measured. */
+  readonly cpuSeconds: number | null;
   readonly stepPeakBytes: number;
   readonly processPeakBytes: number;
   /** Operations that a step needs, see flops.ts. */
@@ -102,6 +104,7 @@ function summariseRow({ trial, peaks }: Race, recording: Recording): Row {
     medianSeconds,
     p95Seconds: quantile(seconds, 0.95),
     samplesPerSecond: (trial.batch * seconds.length) / seconds.reduce((a, b) => a + b, 0),
+    cpuSeconds: processorTime(recording),
     stepPeakBytes: recording.stepPeakBytes,
     processPeakBytes: recording.processPeakBytes,
     flops,
@@ -111,6 +114,13 @@ function summariseRow({ trial, peaks }: Race, recording: Recording): Row {
     crossingsPerStep: recording.crossingsPerStep,
     roundMedianSeconds: turns.map((turn) => median(turn.seconds)),
   };
+}
+
+function processorTime({ turns }: Recording): number | null {
+  const times = turns.flatMap(({ cpuSeconds, seconds }) =>
+    cpuSeconds === undefined ? [] : cpuSeconds / seconds.length,
+  );
+  return times.length > 0 ? median(times) : null;
 }
 
 function measure(bar: Bar, rows: readonly Row[], recordings: readonly Recording[]): number | null {
@@ -128,6 +138,8 @@ function measure(bar: Bar, rows: readonly Row[], recordings: readonly Recording[
   switch (bar.metric) {
     case "time":
       return of.medianSeconds / against.medianSeconds;
+    case "cpu":
+      return of.cpuSeconds && against.cpuSeconds ? of.cpuSeconds / against.cpuSeconds : null;
     case "memory":
       return against.stepPeakBytes > 0 ? of.stepPeakBytes / against.stepPeakBytes : null;
     case "losses": {

@@ -98,6 +98,7 @@ async function run(contender: Contender, batches: readonly Batch[]): Promise<Rep
   const losses: number[] = [];
   const rows: number[] = [];
   const crossings = addon.crossings();
+  const processor = process.cpuUsage();
   for (const batch of batches) {
     const begin = performance.now();
     const step = await contender(batch);
@@ -105,9 +106,11 @@ async function run(contender: Contender, batches: readonly Batch[]): Promise<Rep
     losses.push(crossEntropy(step.logits, batch.labels));
     rows.push(step.rows);
   }
+  const { user, system } = process.cpuUsage(processor);
+  const cpuSeconds = (user + system) / 1e6;
   // Less the call that asks.
   const crossed = addon.crossings() - crossings - 1;
-  return { seconds, losses, rows, peakBytes: memoryPeak(), crossings: crossed };
+  return { seconds, losses, rows, peakBytes: memoryPeak(), cpuSeconds, crossings: crossed };
 }
 
 const say = (message: object) => process.stdout.write(`${JSON.stringify(message)}\n`);

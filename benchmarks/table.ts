@@ -60,6 +60,7 @@ export function describeBar(bar: BarResult): string {
   const { metric, of, against, most, value } = bar;
   const what = {
     time: `${of}: time / ${against}`,
+    cpu: `${of}: processor time / ${against}`,
     memory: `${of}: memory / ${against}`,
     losses: `${of}: losses against ${against}`,
     floor: `${of}: time over the floor`,

@@ -5,13 +5,14 @@ import { CONTENDERS } from "./contenders.js";
 import { MODELS } from "./models.js";
 
 /** What a bar limits: ratios of two contenders, or a figure of one. */
-export const METRICS = ["time", "memory", "losses", "floor", "microseconds"] as const;
+export const METRICS = ["time", "cpu", "memory", "losses", "floor", "microseconds"] as const;
 export type Metric = (typeof METRICS)[number];
 
 /** A limit that a result must stay below. */
 export interface Bar {
   /**
-   * `time`, `memory`: ratio of median step times, of peak memory of the steps. `losses`: largest relative
+   * `time`, `memory`: ratio of median step times, of peak memory of the steps. `cpu`: ratio of processor times,
+   * which other processes disturb little. `losses`: largest relative
    * difference of losses. `floor`: time over the arithmetic floor. `microseconds`: median of a step.
    */
   readonly metric: Metric;
@@ -167,7 +168,7 @@ function checkBar(value: unknown, contenders: readonly string[], at: string): vo
   const bar = requireObject(value, at, { known: ["metric", "of", "against", "most"] });
   requireNames({ metric: [bar.metric] }, "metric", METRICS, at);
   requireNames({ of: [bar.of] }, "of", contenders, at);
-  const comparesTwo = ["time", "memory", "losses"].includes(bar.metric as string);
+  const comparesTwo = ["time", "cpu", "memory", "losses"].includes(bar.metric as string);
   if (comparesTwo) requireNames({ against: [bar.against] }, "against", contenders, at);
   else if (bar.against !== undefined) {
     throw expected(at, "against", `nothing with the metric "${bar.metric}"`, bar.against);

@@ -122,6 +122,24 @@ test("bars are ratios or figures, and unknown where a contender took no part", (
   expect(bars.map(isMet)).toEqual([true, true, false, false, true, undefined]);
 });
 
+test("processor time is compared per step, whatever the lengths of the turns", () => {
+  const bars = [{ metric: "cpu", of: OURS, against: "loko adamw", most: 1.25 }];
+  const trial = makeTrial({ bars });
+  const record2 = (name: string, cpuSeconds: number | undefined) => ({
+    ...record(name, []),
+    turns: [
+      { round: 0, seconds: [9, 9], rows: [1, 1], cpuSeconds: cpuSeconds && 2 * cpuSeconds },
+      { round: 1, seconds: [9], rows: [1], cpuSeconds },
+    ],
+  });
+  const value = (cpuSeconds: number | undefined) => {
+    const recordings = [record2(OURS, cpuSeconds), record2("loko adamw", 2)];
+    return summarise(makeRace({ trial, recordings })).bars[0]!.value;
+  };
+  expect(value(3)).toBeCloseTo(1.5, 12);
+  expect(value(undefined)).toBeNull();
+});
+
 test("losses are compared between contenders of the same work", () => {
   const { recordings } = makeRace();
   const other = record("torch adamw", [[1]], { losses: [9, 9] });
