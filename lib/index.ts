@@ -1,14 +1,6 @@
 export { batches, Dataset, type Items, type ShuffleOptions } from "./data/dataset.js";
 export { type IdxArray, type ReadIdxOptions, readIdx } from "./data/idx.js";
 export {
-  type ImageSize,
-  invert,
-  type NormalizeOptions,
-  normalizeImages,
-  type PixelInputs,
-  rotate90,
-} from "./data/images.js";
-export {
   type DataFormat,
   type TextDatasetOptions,
   type TextExample,
@@ -16,6 +8,14 @@ export {
 } from "./data/text.js";
 export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
 export { LokoError, type LokoErrorCode } from "./errors.js";
+export {
+  type ImageSize,
+  invert,
+  type NormalizeOptions,
+  normalizeImages,
+  type PixelInputs,
+  rotate90,
+} from "./images/pixels.js";
 export type {
   AdapterSummary,
   LoadAdapterOptions,
