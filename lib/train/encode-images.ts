@@ -84,31 +84,38 @@ export async function* prepareAhead(
   const prepare = (example: ImageExample) => prepareOne(pool, example, onError);
   try {
     const results = ahead(examples, prepare, prefetch, (result) => abortable(result, signal));
-    for await (const result of results) if (result !== undefined) yield result;
+    for await (const result of results) {
+      if (result instanceof LokoError) warnLeftOut(result);
+      else yield result;
+    }
   } finally {
     await pool.close();
   }
 }
 
-/** @returns undefined for an image that is left out. */
+/** @returns the error of an image that is left out. */
 async function prepareOne(
   pool: ImagePool,
   example: ImageExample,
   onError: "throw" | "skip",
-): Promise<PreparedImage | undefined> {
+): Promise<PreparedImage | LokoError> {
   try {
     return { example, image: await pool.run(example.image, example.name) };
   } catch (error) {
-    if (onError === "throw" || !isOfImage(error)) throw error;
-    process.emitWarning(`Left out: ${error.message}`, {
-      type: "LokoWarning",
-      code: "LOKO_IMAGE_SKIPPED",
-    });
-    return undefined;
+    if (onError === "skip" && isOfImage(error)) return error;
+    throw error;
   }
 }
 
-/** Whether another image might do better. */
+/** Here and not where it fails, so that the warnings are in the order of the images. */
+function warnLeftOut({ message }: LokoError): void {
+  process.emitWarning(`Left out: ${message}`, {
+    type: "LokoWarning",
+    code: "LOKO_IMAGE_SKIPPED",
+  });
+}
+
+/** Codes after which another image may do better. */
 const OF_IMAGE: readonly LokoErrorCode[] = [
   "ERR_IMAGE_FORMAT",
   "ERR_FILE_NOT_FOUND",
