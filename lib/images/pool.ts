@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import { LokoError } from "../errors.js";
-import type { ImageSource } from "./image.js";
+import { checkRawImage, type ImageSource } from "./image.js";
 import type { ProcessedImage } from "./process.js";
 import { type ImageWork, prepareImage } from "./processor.js";
 import type { WorkerReply, WorkerRequest } from "./worker.js";
@@ -37,7 +37,8 @@ class WorkerPool implements ImagePool {
     this.#threads = Array.from({ length: workers }, () => new ImageThread(work, assign));
   }
 
-  run(source: ImageSource, name: string): Promise<ProcessedImage> {
+  async run(image: ImageSource, name: string): Promise<ProcessedImage> {
+    const source = ownSource(image, name);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ source, name, resolve, reject });
       this.#assign();
@@ -64,6 +65,7 @@ class ImageThread {
   readonly #onFree: () => void;
   readonly #exit: Promise<void>;
   #next = 0;
+  #isClosing = false;
   #failure: LokoError | undefined;
 
   constructor(work: ImageWork, onFree: () => void) {
@@ -94,12 +96,13 @@ class ImageThread {
     const id = this.#next++;
     this.#jobs.set(id, job);
     this.#worker.ref();
-    const source = ownSource(job.source);
-    const request: WorkerRequest = { kind: "image", id, source, name: job.name };
+    const { source, name } = job;
+    const request: WorkerRequest = { kind: "image", id, source, name };
     this.#worker.postMessage(request);
   }
 
   async close(): Promise<void> {
+    this.#isClosing = true;
     if (this.#failure === undefined) {
       this.#worker.ref();
       this.#worker.postMessage({ kind: "close" } satisfies WorkerRequest);
@@ -110,7 +113,8 @@ class ImageThread {
   #settle(reply: WorkerReply): void {
     const job = this.#jobs.get(reply.id)!;
     this.#jobs.delete(reply.id);
-    if (this.#jobs.size === 0) this.#worker.unref();
+    // Whoever closes waits for its end.
+    if (this.#jobs.size === 0 && !this.#isClosing) this.#worker.unref();
     if ("image" in reply) job.resolve(reply.image);
     else job.reject(new LokoError(reply.code, reply.message));
     this.#onFree();
@@ -128,11 +132,16 @@ class ImageThread {
   }
 }
 
-/** Posting a view of an array would copy all that is behind it: a view of its own has nothing more. */
-function ownSource(source: ImageSource): ImageSource {
+/**
+ * What can be posted to a thread: checked, without properties of the caller's own, and without the memory
+ * that lies behind a view, all of which would be copied.
+ */
+function ownSource(source: ImageSource, name: string): ImageSource {
   if (typeof source === "string") return source;
   if (source instanceof Uint8Array) return ownBytes(source);
-  return { ...source, data: ownBytes(source.data) };
+  checkRawImage(source, name);
+  const { data, height, width, channels } = source;
+  return { data: ownBytes(data), height, width, channels };
 }
 
 function ownBytes(bytes: Uint8Array): Uint8Array {
