@@ -10,7 +10,6 @@ export interface CifarOptions {
   readonly split: "train" | "test";
   /** Which of the two labels of CIFAR-100. */
   readonly granularity: "fine" | "coarse";
-  readonly classes?: readonly string[];
   readonly labels: boolean;
 }
 
@@ -81,11 +80,10 @@ export async function openCifar(
     files.push({ path: file, rows: await countRows(file, labelBytes + PIXELS) });
   }
   const folder = isFolder ? path : join(path, "..");
-  const classes = options.classes ?? (await readClassNames(folder, options));
   return {
-    classes,
+    classes: await readClassNames(folder, options),
     size: files.reduce((sum, { rows }) => sum + rows, 0),
-    open: () => readExamples(files, labelBytes, { ...options, classes }),
+    open: () => readExamples(files, labelBytes, options),
   };
 }
 
@@ -123,9 +121,9 @@ async function* readExamples(
   labelBytes: number,
   options: CifarOptions,
 ): AsyncGenerator<ImageExample, void, undefined> {
-  const { format, granularity, classes, labels } = options;
-  const known = format === "cifar10" ? 10 : granularity === "fine" ? 100 : 20;
-  const readLabel = labelReader({ numLabels: classes?.length ?? known });
+  const { format, granularity, labels } = options;
+  const numLabels = format === "cifar10" ? 10 : granularity === "fine" ? 100 : 20;
+  const readLabel = labelReader({ numLabels });
   // CIFAR-100 has the coarse label first.
   const labelAt = labelBytes === 2 && granularity === "fine" ? 1 : 0;
   let row = 0;

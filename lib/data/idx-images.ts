@@ -10,7 +10,6 @@ import { formatError } from "./records.js";
 /** Options of a pair of IDX files. */
 export interface IdxImageOptions {
   readonly labelsPath?: string;
-  readonly classes?: readonly string[];
   readonly numLabels?: number;
   /** false: the file of labels is not read. */
   readonly labels: boolean;
@@ -56,7 +55,7 @@ export async function openIdxImages(
       yield example;
     }
   }
-  return { classes: options.classes, size: count, open };
+  return { classes: undefined, size: count, open };
 }
 
 interface IdxImages {
@@ -83,14 +82,14 @@ function imagesOf(path: string, array: IdxArray): IdxImages {
 
 async function readLabels(
   path: string,
-  { labelsPath, classes, numLabels }: IdxImageOptions,
+  { labelsPath, numLabels }: IdxImageOptions,
 ): Promise<readonly (number | undefined)[]> {
   const file = labelsPath ?? (await findLabels(path));
   const { dtype, shape, data } = await readIdx(file);
   if (dtype !== "uint8" || shape.length !== 1) {
     throw formatError(file, `expected labels, uint8[N], got ${dtype}[${shape.join(", ")}]`);
   }
-  const readLabel = labelReader({ numLabels: classes?.length ?? numLabels });
+  const readLabel = labelReader({ numLabels });
   return Array.from(data, (label, index) => readLabel(label, () => `${file}: label ${index + 1}`));
 }
 

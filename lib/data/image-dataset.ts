@@ -31,7 +31,8 @@ export interface ImageDatasetOptions {
   split?: "train" | "test";
   /**
    * The classes in the order of their indices, for example the wnids of ImageNet-100. A label outside of them
-   * is an error. Default: the subfolders in sorted order, or the names that come with the data.
+   * is an error. Where the data brings names of its own (CIFAR, Parquet) and any of them is in the list, its
+   * labels go by name; else by number. Default: the subfolders in sorted order, or the names of the data.
    */
   classes?: readonly string[];
   /** What becomes of subfolders that are not among `classes`. Default `"throw"`. */
@@ -125,7 +126,35 @@ export async function imageDataset(
   const isFolder = await isDirectory(path);
   const { format = "auto" } = options;
   const known = format === "auto" ? await formatOf(path, isFolder) : format;
-  return new ImageDataset(await open(path, isFolder, known, options));
+  const source = await open(path, isFolder, known, options);
+  return new ImageDataset(known === "folder" ? source : withClasses(source, options.classes));
+}
+
+/** The labels of a source as indices into a list of the caller. */
+function withClasses(
+  source: ImageSourceFacts,
+  classes: readonly string[] | undefined,
+): ImageSourceFacts {
+  if (classes === undefined) return source;
+  const own = source.classes;
+  const goesByName = own?.some((name) => classes.includes(name)) ?? false;
+  const toIndex = (label: number, where: string) => {
+    if (!goesByName && label < classes.length) return label;
+    const index = goesByName ? classes.indexOf(own![label]!) : -1;
+    if (index >= 0) return index;
+    throw new LokoError(
+      goesByName ? "ERR_LABEL_UNKNOWN" : "ERR_LABEL_RANGE",
+      `${where}: the label ${label}${goesByName ? ` (${describe(own![label])})` : ""} is not among ` +
+        `the ${classes.length} classes.`,
+    );
+  };
+  async function* open(): AsyncGenerator<ImageExample, void, undefined> {
+    for await (const example of source.open()) {
+      const { label, name } = example;
+      yield label === undefined ? example : { ...example, label: toIndex(label, name) };
+    }
+  }
+  return { ...source, classes, open };
 }
 
 async function isDirectory(path: string): Promise<boolean> {
@@ -194,7 +223,11 @@ async function open(
     case "folder":
       return openImageFolder(path, { ...options, labels });
     case "idx":
-      return openIdxImages(isFolder ? await requireIdx(path, split) : path, { ...options, labels });
+      return openIdxImages(isFolder ? await requireIdx(path, split) : path, {
+        ...options,
+        labels,
+        numLabels: options.classes?.length ?? options.numLabels,
+      });
     case "cifar10":
     case "cifar100":
       return openCifar(path, isFolder, { ...options, format, split, granularity, labels });

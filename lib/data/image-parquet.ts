@@ -8,7 +8,7 @@ import { formatError, listNames } from "./records.js";
 export interface ImageParquetOptions {
   readonly imageColumn?: string;
   readonly labelColumn?: string | false;
-  readonly classes?: readonly string[];
+  /** Where the file does not name its classes. */
   readonly numLabels?: number;
 }
 
@@ -32,17 +32,20 @@ export async function openImageParquet(
   options: ImageParquetOptions,
 ): Promise<ImageSourceFacts> {
   let size = 0;
-  let found: readonly string[] | undefined;
+  let classes: readonly string[] | undefined;
   for (const path of paths) {
     const info = await readParquetInfo(path);
     const { label } = findImageColumns(path, info.columns, options);
     if (info.rows === 0) throw formatError(path, "the file has no rows");
     size += info.rows;
-    found ??= label === undefined ? undefined : readClassNames(info, label);
+    classes ??= label === undefined ? undefined : readClassNames(info, label);
   }
-  const classes = options.classes ?? found;
-  const known = { ...options, numLabels: classes?.length ?? options.numLabels, found };
-  return { classes, size, shuffleBuffer: SHUFFLE_BUFFER, open: () => readAll(paths, known) };
+  return {
+    classes,
+    size,
+    shuffleBuffer: SHUFFLE_BUFFER,
+    open: () => readAll(paths, options, classes),
+  };
 }
 
 /** The names of a `ClassLabel` that the datasets library notes as JSON. */
@@ -83,11 +86,11 @@ function findImageColumns(
 
 async function* readAll(
   paths: readonly string[],
-  options: ImageParquetOptions & { readonly found: readonly string[] | undefined },
+  options: ImageParquetOptions,
+  classes: readonly string[] | undefined,
 ): AsyncGenerator<ImageExample, void, undefined> {
-  const { classes = options.found, numLabels } = options;
-  const label2id = Object.fromEntries(classes?.map((name, index) => [name, index]) ?? []);
-  const readLabel = labelReader({ label2id, numLabels });
+  const label2id = new Map(classes?.map((name, index) => [name, index]));
+  const readLabel = labelReader({ label2id, numLabels: classes?.length ?? options.numLabels });
   let row = 0;
   for (const path of paths) {
     let columns: ImageColumns | undefined;

@@ -352,10 +352,25 @@ describe("images in Parquet", () => {
     }
   });
 
-  test("with a label outside of the classes is ERR_LABEL_RANGE, naming the row", async () => {
+  test("with a label outside of the classes is an error that names the row", async () => {
     const path = imageFile("images.parquet");
-    const run = () => examplesOf(path, { classes: ["ant", "bee"] });
-    expect((await errorOf("ERR_LABEL_RANGE", run)).message).toContain(`${path}: row 3, column`);
+    const some = () => examplesOf(path, { classes: ["ant", "bee"] });
+    const { message } = await errorOf("ERR_LABEL_UNKNOWN", some);
+    expect(message).toContain(`${path}: row 3: the label 2 ("cat") is not among the 2 classes`);
+    const other = () => examplesOf(path, { classes: ["x", "y"] });
+    expect((await errorOf("ERR_LABEL_RANGE", other)).message).toContain(
+      `${path}: row 3: the label`,
+    );
+    const bare = () => examplesOf(imageFile("binary.parquet"), { numLabels: 2 });
+    expect((await errorOf("ERR_LABEL_RANGE", bare)).message).toContain("row 3, column");
+  });
+
+  test("goes by the names of its classes where they are in the list", async () => {
+    const path = imageFile("images.parquet");
+    const labels = async (classes: string[]) =>
+      (await examplesOf(path, { classes })).slice(0, 3).map(({ label }) => label);
+    expect(await labels(["dog", "cat", "bee", "ant"])).toEqual([3, 2, 1]);
+    expect(await labels(["Ameise", "Biene", "Katze"])).toEqual([0, 1, 2]);
   });
 
   test("of text is refused", async () => {
