@@ -50,6 +50,18 @@ describe("ahead", () => {
     await results.return();
   });
 
+  test("works on as many at once as the limit says", async () => {
+    let running = 0;
+    let most = 0;
+    const work = async () => {
+      most = Math.max(most, ++running);
+      for (let i = 0; i < 20; i++) await tick();
+      running--;
+    };
+    await all(ahead(items(20).source, work, 4));
+    expect(most).toBe(4);
+  });
+
   test("gives an error in its place, and closes the source", async () => {
     const { source, state } = items(100);
     const work = async (item: number) => {

@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -9,7 +10,7 @@ import {
 } from "../../../lib/data/image-dataset.js";
 import { decodeImage } from "../../../lib/images/decode.js";
 import type { RawImage } from "../../../lib/images/image.js";
-import { imageFile } from "../images/helpers.js";
+import { imageFile, readImageFile } from "../images/helpers.js";
 import { errorOf, temporaryFolder } from "../io/helpers.js";
 
 /** A folder with files of the given content. */
@@ -135,7 +136,7 @@ describe("a folder of images", () => {
     const dir = await folderOf({ "a/0.jpg": "" });
     const files = Array.from({ length: 12_000 }, (_, i) => `${i}.jpg`);
     await mkdir(join(dir, "b"));
-    for (const name of files) await writeFile(join(dir, "b", name), "");
+    for (const name of files) writeFileSync(join(dir, "b", name), "");
     const shuffled: number[] = [];
     for await (const { row } of (await imageDataset(dir)).shuffle({ seed: 1 })) shuffled.push(row);
     expect(shuffled).toHaveLength(12_001);
@@ -350,6 +351,23 @@ describe("images in Parquet", () => {
       const { message } = await errorOf("ERR_DATA_COLUMN", () => examplesOf(path));
       expect(message).toContain(`${path}: row ${row}, column "image": expected the bytes`);
     }
+  });
+
+  test("is bytes also where they happen to be text", async () => {
+    for await (const { image } of (await imageDataset(imageFile("images-null.parquet"))).take(1)) {
+      expect(image).toEqual(new Uint8Array(Buffer.from("plain text")));
+    }
+  });
+
+  test("with more dictionary indices than values is damaged, and never decoded", async () => {
+    const bytes = new Uint8Array(readImageFile("images-null.parquet"));
+    // A page: 3 bytes of definition levels, packed: 2, 2, 0; indices of 1 bit; the header of their run.
+    const levels = Buffer.from(bytes).indexOf(Buffer.of(3, 0, 0, 0, 3, 0b1010, 0, 1));
+    expect(levels).toBeGreaterThan(0);
+    bytes[levels + 8] = 2 * 63; // 63 times the same index, where two are left
+    const dir = await folderOf({ "a.parquet": bytes });
+    const { message } = await errorOf("ERR_DATA_FORMAT", () => examplesOf(join(dir, "a.parquet")));
+    expect(message).toContain("run of 63 values where 2 are left");
   });
 
   test("with a label outside of the classes is an error that names the row", async () => {
