@@ -14,7 +14,7 @@ export interface ImageFolderOptions {
   readonly labels: boolean;
 }
 
-const IMAGE = /\.(?:jpe?g|png|webp|gif|tiff?|avif)$/i;
+const IMAGE = /\.(?:jpe?g|png|webp|gif|tiff?)$/i;
 
 /** Symbolic links can go round in circles. */
 const MAX_DEPTH = 32;
@@ -60,7 +60,7 @@ export async function openImageFolder(
   return facts(files, classes);
 }
 
-const IMAGE_NAMES = ".jpg, .jpeg, .png, .webp, .gif, .tif, .tiff, .avif";
+const IMAGE_NAMES = ".jpg, .jpeg, .png, .webp, .gif, .tif, .tiff";
 
 function facts(
   files: readonly LabelledFile[],
@@ -109,7 +109,10 @@ async function listImages(dir: string, depth = 0): Promise<string[]> {
   }
   const { files, folders } = await listFolder(dir);
   const images = files.filter((name) => IMAGE.test(name)).map((name) => join(dir, name));
-  for (const name of folders) images.push(...(await listImages(join(dir, name), depth + 1)));
+  for (const name of folders) {
+    // Not as arguments, of which there can be too many.
+    for (const path of await listImages(join(dir, name), depth + 1)) images.push(path);
+  }
   return depth === 0 ? images.sort(byCodePoint) : images;
 }
 

@@ -1,3 +1,4 @@
+import { types } from "node:util";
 import type { Sharp } from "sharp";
 import { describe, LokoError } from "../errors.js";
 import { readInto, withFile } from "../io/files.js";
@@ -28,7 +29,7 @@ const MAX_FILE_BYTES = 2 ** 30;
 /**
  * Decodes an image as Pillow's `Image.open(…).convert("RGB")` does: the first frame of an animation, no
  * rotation by EXIF, no colour profile, transparency dropped, palettes and CMYK turned into RGB. 16-bit
- * values lose their lower byte. JPEG, PNG, WebP, GIF, TIFF and AVIF are known by their content.
+ * values lose their lower byte. JPEG, PNG, WebP, GIF and TIFF are known by their content.
  *
  * @param source - a path, the bytes of a file, or pixels, which only get the channels that were asked for.
  * @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ; ERR_IMAGE_FORMAT for what is damaged, cut short, no
@@ -53,7 +54,7 @@ export async function decodeSource(
   name: string,
   { channels, maxPixels }: Required<DecodeOptions>,
 ): Promise<RawImage> {
-  if (typeof source !== "string" && !(source instanceof Uint8Array)) {
+  if (typeof source !== "string" && !types.isUint8Array(source)) {
     checkRawImage(source, name);
     return toChannels(source, channels);
   }
@@ -75,14 +76,16 @@ function readFile(path: string): Promise<Uint8Array> {
   });
 }
 
-/** What files begin with; "." stands for any byte. Other formats that sharp knows are drawings. */
+/**
+ * What files begin with; "." stands for any byte. Of the others that sharp knows, SVG is a drawing, and AVIF
+ * has other pixels than in Pillow: colours of half the resolution are scaled up another way.
+ */
 const SIGNATURES: readonly (readonly [format: string, RegExp])[] = [
   ["JPEG", /^\xff\xd8\xff/],
   ["PNG", /^\x89PNG\r\n/],
   ["GIF", /^GIF8[79]a/],
   ["WebP", /^RIFF....WEBP/s],
   ["TIFF", /^(?:II[*+]\0|MM\0[*+])/],
-  ["AVIF", /^....ftypavi[fs]/s],
 ];
 
 function formatOf(bytes: Uint8Array, name: string): string {

@@ -1,3 +1,4 @@
+import { types } from "node:util";
 import { Worker } from "node:worker_threads";
 import { LokoError } from "../errors.js";
 import { checkRawImage, type ImageSource } from "./image.js";
@@ -123,7 +124,7 @@ class ImageThread {
   #fail(cause: NodeJS.ErrnoException): void {
     const code =
       cause.code === "ERR_WORKER_OUT_OF_MEMORY" ? "ERR_OUT_OF_MEMORY" : ("ERR_INTERNAL" as const);
-    const message = `A thread that decodes images failed: ${cause.message}.`;
+    const message = `A thread that decodes images failed: ${cause.message}. Try workers: 0.`;
     this.#failure ??= new LokoError(code, message, { cause });
     const jobs = [...this.#jobs.values()];
     this.#jobs.clear();
@@ -138,7 +139,7 @@ class ImageThread {
  */
 function ownSource(source: ImageSource, name: string): ImageSource {
   if (typeof source === "string") return source;
-  if (source instanceof Uint8Array) return ownBytes(source);
+  if (types.isUint8Array(source)) return ownBytes(source);
   checkRawImage(source, name);
   const { data, height, width, channels } = source;
   return { data: ownBytes(data), height, width, channels };

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { ahead } from "../data/ahead.js";
 import { describe, LokoError } from "../errors.js";
 import { exists } from "../io/files.js";
 import { type JsonObject, readJsonObject } from "../io/json.js";
@@ -11,6 +12,9 @@ import { readProcessorConfig } from "./processor-config.js";
 import { outputSize, type ProcessorSettings } from "./processor-settings.js";
 
 const FILE = "preprocessor_config.json";
+
+/** As many as libuv has threads, on which sharp decodes. */
+const DECODED_AT_ONCE = 4;
 
 /** Options of {@link ImageProcessor.fromPretrained}. */
 export interface ImageProcessorOptions {
@@ -114,11 +118,11 @@ export class ImageProcessor {
         `batch: expected an array of at least one image, got ${describe(images)}.`,
       );
     }
-    const name = (image: ImageSource, i: number) =>
-      typeof image === "string" ? image : `images[${i}]`;
+    const prepare = ([i, image]: [number, ImageSource]) =>
+      prepareImage(image, typeof image === "string" ? image : `images[${i}]`, this.work);
     const processed: ProcessedImage[] = [];
-    for (const [i, image] of images.entries()) {
-      processed.push(await prepareImage(image, name(image, i), this.work));
+    for await (const image of ahead(images.entries(), prepare, DECODED_AT_ONCE)) {
+      processed.push(image);
     }
     return stackImages(processed);
   }

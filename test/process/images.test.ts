@@ -82,7 +82,8 @@ describe("images on other threads", () => {
   test("end with a coded error when a thread dies", async () => {
     const { code, message, threads } = await run("crash");
     expect({ code, threads }).toEqual({ code: "ERR_INTERNAL", threads: 0 });
-    expect(message).toContain("A thread that decodes images failed: it ended with exit code 1");
+    // 0 or 1, by what it was doing.
+    expect(message).toMatch(/^A thread that decodes images failed: it ended with exit code [01]\./);
   });
 
   test("are checked before they are posted to a thread", async () => {

@@ -20,7 +20,8 @@ describe("a file that is no whole image", () => {
       ["", "the file is empty"],
       ["hello, this is text", "not an image of a known format"],
       ["<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'/>", "it begins with"],
-      ["BM", "JPEG, PNG, GIF, WebP, TIFF, AVIF"],
+      ["\0\0\0\x1cftypavif", "it begins with"],
+      ["BM", "JPEG, PNG, GIF, WebP, TIFF"],
     ] as const) {
       const { path, run } = await decodeFile("a.jpg", bytes);
       const { message } = await errorOf("ERR_IMAGE_FORMAT", run);
