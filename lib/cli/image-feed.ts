@@ -44,7 +44,7 @@ export async function openImageFeed(
     classes,
     async open(path, options, split, like) {
       const data = await openLabelled(path, options, split, model, classes ?? like?.classes);
-      await requireLabels(data);
+      await requireLabels(data, model);
       return {
         path,
         rows: data.size,
@@ -179,10 +179,16 @@ async function byName(
   return data;
 }
 
-async function requireLabels(data: ImageDataset): Promise<void> {
+async function requireLabels(data: ImageDataset, { numLabels }: Model): Promise<void> {
   for await (const { label, name } of data) {
-    if (label !== undefined) continue;
-    throw new LokoError("ERR_DATA_COLUMN", `${name} has no label. Leave such images out.`);
+    if (label === undefined) {
+      throw new LokoError("ERR_DATA_COLUMN", `${name} has no label. Leave such images out.`);
+    }
+    if (label < numLabels) continue;
+    throw new LokoError(
+      "ERR_LABEL_RANGE",
+      `${name}: expected a label in [0, ${numLabels}), as the model has, got ${label}.`,
+    );
   }
 }
 

@@ -9,6 +9,7 @@ import { isIdxName, openIdxImages } from "./idx-images.js";
 import { openImageFolder } from "./image-folder.js";
 import { openImageParquet } from "./image-parquet.js";
 import type { ImageExample, ImageSourceFacts } from "./image-source.js";
+import { formatError } from "./records.js";
 
 export type { ImageExample } from "./image-source.js";
 
@@ -221,6 +222,7 @@ async function open(
   const { split = "train", labels = true, granularity = "fine", labelColumn } = options;
   switch (format) {
     case "folder":
+      if (!isFolder) throw formatError(path, "expected a folder of images, got a file");
       return openImageFolder(path, { ...options, labels });
     case "idx":
       return openIdxImages(isFolder ? await requireIdx(path, split) : path, {

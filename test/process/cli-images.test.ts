@@ -120,6 +120,12 @@ describe("loko train with images", () => {
       "ERR_LABEL_UNKNOWN",
       "colours/train/blue",
     ],
+    [
+      "a label that the model has not",
+      ["--train", imageFile("binary.parquet")],
+      "ERR_LABEL_RANGE",
+      "binary.parquet: row 3: expected a label in [0, 2)",
+    ],
     ["a list of nothing", ["--classes", "empty.txt"], "ERR_DATA_FORMAT", "empty.txt"],
     ["a folder without classes", ["--train", "colours/val/red"], "ERR_DATA_FORMAT", "no subfolder"],
     [
