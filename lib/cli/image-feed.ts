@@ -59,9 +59,10 @@ export async function openImageFeed(
     },
     async *predict(source, batchSize) {
       const examples = imagesOf(source);
-      // A thread takes longer to begin than a single image.
-      const own = workers ?? (source.data === undefined ? 0 : undefined);
-      const ahead = { batchSize, onError, workers: own };
+      // Images one by one: a thread takes longer to begin, and a line of stdin that is waited for could not
+      // be given up when nobody reads the answers any more.
+      const inTurn = source.data === undefined ? { workers: 0, prefetch: 0 } : { workers };
+      const ahead = { batchSize, onError, ...inTurn };
       for await (const batch of batches(prepareAhead(processor, examples, ahead), batchSize)) {
         const inputs = stackImages(batch.map(({ image }) => image));
         yield { inputs, facts: batch.map(({ example: { row, name } }) => ({ row, image: name })) };

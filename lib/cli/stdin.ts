@@ -18,6 +18,11 @@ export async function* linesOfStdin(request: string): AsyncGenerator<string> {
     failure = error;
     lines.close();
   });
-  yield* lines;
+  try {
+    yield* lines;
+  } finally {
+    // Where nobody wants more lines, an open stdin would keep the process waiting. A file has no unref.
+    (process.stdin as Partial<typeof process.stdin>).unref?.();
+  }
   if (failure !== undefined) throw failure;
 }

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { ahead } from "../data/ahead.js";
-import { batches, type Items } from "../data/dataset.js";
+import { batches, Dataset, type Items } from "../data/dataset.js";
 import type { ImageExample } from "../data/image-source.js";
 import { LokoError, type LokoErrorCode } from "../errors.js";
 import { type ImagePool, openImagePool } from "../images/pool.js";
@@ -71,7 +71,11 @@ export interface PreparedImage {
   readonly image: ProcessedImage;
 }
 
-/** The examples whose images could be prepared, in their order; threads live as long as the iteration. */
+/**
+ * The examples whose images could be prepared, in their order; threads live as long as the iteration.
+ *
+ * @param options.prefetch - 0: each when it is asked for, and no example is read before.
+ */
 export async function* prepareAhead(
   processor: ImageProcessor,
   examples: Items<ImageExample>,
@@ -83,7 +87,10 @@ export async function* prepareAhead(
   const pool = openImagePool(processor.work, workers);
   const prepare = (example: ImageExample) => prepareOne(pool, example, onError);
   try {
-    const results = ahead(examples, prepare, prefetch, (result) => abortable(result, signal));
+    const results =
+      prefetch === 0
+        ? Dataset.from(examples).map(prepare)
+        : ahead(examples, prepare, prefetch, (result) => abortable(result, signal));
     for await (const result of results) {
       if (result instanceof LokoError) warnLeftOut(result);
       else yield result;

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -5,7 +7,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { vitFolder } from "../parity/fixtures.js";
 import { imageFile } from "../unit/images/helpers.js";
-import { type RunOptions, runLoko } from "./loko.js";
+import { LOKO, type RunOptions, runLoko } from "./loko.js";
 import { vitConfig, writeCheckpoint } from "./synthetic.js";
 
 const SIZE = { hidden: 32, layers: 1, heads: 2, image: 16, patch: 8 };
@@ -223,6 +225,24 @@ describe("loko predict with images", () => {
     });
     expect(lined.stdout).toMatch(/^red\t.+\nblue\t.+\n$/);
     expect(lined.stdout.split("\n")[0]).toBe(one.stdout.trim());
+  });
+
+  test("answers each line at once, and ends when nobody reads on though stdin stays open", async () => {
+    const args = [LOKO, "predict", "--model", "vit", "--adapter", "learned"];
+    const child = spawn(process.execPath, args, {
+      cwd: dir,
+      timeout: 50_000,
+      killSignal: "SIGKILL",
+    });
+    const ended = once(child, "close");
+    child.stdin.on("error", () => {}); // it is gone in the end
+    child.stdin.write("colours/val/red/3.jpg\n");
+    const [answer] = await once(child.stdout, "data");
+    expect(String(answer)).toMatch(/^LABEL_1\t/);
+    child.stdout.destroy();
+    // The first one finds out.
+    for (let i = 0; i < 3; i++) child.stdin.write("colours/val/red/3.jpg\n");
+    expect(await ended).toEqual([0, null]);
   });
 
   test("refuses what is not there, no image, or not for images", async () => {
