@@ -76,6 +76,10 @@ const CODES = [
   "ERR_DATA_FORMAT",
   /** A column that was asked for is not in the data, or holds values of another type. */
   "ERR_DATA_COLUMN",
+  /** An image cannot be decoded: damaged, cut short, too large, or of a format that is not supported. */
+  "ERR_IMAGE_FORMAT",
+  /** An optional package that this needs is not installed; the message has the line that installs it. */
+  "ERR_MISSING_DEPENDENCY",
   /** A label in a data file is neither an integer in range nor a name in `label2id`. */
   "ERR_LABEL_UNKNOWN",
   /** A training ended with a model whose outputs are not finite. */

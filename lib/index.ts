@@ -1,13 +1,12 @@
 export { batches, Dataset, type Items, type ShuffleOptions } from "./data/dataset.js";
 export { type IdxArray, type ReadIdxOptions, readIdx } from "./data/idx.js";
 export {
-  type ImageSize,
-  invert,
-  type NormalizeOptions,
-  normalizeImages,
-  type PixelInputs,
-  rotate90,
-} from "./data/images.js";
+  ImageDataset,
+  type ImageDatasetOptions,
+  type ImageExample,
+  type ImageFormat,
+  imageDataset,
+} from "./data/image-dataset.js";
 export {
   type DataFormat,
   type TextDatasetOptions,
@@ -16,6 +15,19 @@ export {
 } from "./data/text.js";
 export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
 export { LokoError, type LokoErrorCode } from "./errors.js";
+export { type DecodeOptions, decodeImage } from "./images/decode.js";
+export type { Resample } from "./images/filters.js";
+export type { ImageSource, RawImage } from "./images/image.js";
+export {
+  type ImageSize,
+  invert,
+  type NormalizeOptions,
+  normalizeImages,
+  type PixelInputs,
+  rotate90,
+} from "./images/pixels.js";
+export { ImageProcessor, type ImageProcessorOptions } from "./images/processor.js";
+export { resizeImage } from "./images/resize.js";
 export type {
   AdapterSummary,
   LoadAdapterOptions,
@@ -74,6 +86,7 @@ export {
 } from "./text/tokenizer.js";
 export type { Truncation } from "./text/truncate.js";
 export { type EncodeExamplesOptions, encodeExamples } from "./train/encode.js";
+export { type EncodeImagesOptions, encodeImages } from "./train/encode-images.js";
 export { type EvaluateOptions, evaluate } from "./train/evaluate.js";
 export {
   type OnlineSample,

@@ -2,6 +2,7 @@ import { availableParallelism, freemem, totalmem } from "node:os";
 import type { Command } from "commander";
 import { deviceInfo } from "../device.js";
 import { LokoError } from "../errors.js";
+import { loadSharp } from "../images/sharp.js";
 import { addonPath, loadAddon } from "../native/loader.js";
 import { addCommonOptions, type CommonOptions, SharedOptions } from "./options.js";
 import { byteSize, printFacts, printJson } from "./output.js";
@@ -25,6 +26,7 @@ async function examine({ json }: CommonOptions): Promise<void> {
   const addon = findAddon();
   const memory = { totalBytes: totalmem(), freeBytes: freemem() };
   const cores = availableParallelism();
+  const sharp = await findSharp();
   const facts = {
     loko: packageVersion(),
     node: version,
@@ -35,6 +37,7 @@ async function examine({ json }: CommonOptions): Promise<void> {
     cuda,
     memory,
     cores,
+    sharp,
   };
   if (json) {
     await printJson(facts);
@@ -46,12 +49,22 @@ async function examine({ json }: CommonOptions): Promise<void> {
       ["CPU kernels", cpu.available ? describeKernels(cpu) : `none: ${firstLine(cpu.reason)}`],
       ["CPU threads", cpu.available ? `${cpu.threads} by default (${cores} visible)` : undefined],
       ["CUDA", cuda.available ? "available" : `not available: ${firstLine(cuda.reason)}`],
+      ["images", sharp === null ? "not decoded: npm install sharp" : `decoded by sharp ${sharp}`],
       ["memory", `${byteSize(memory.freeBytes)} free of ${byteSize(memory.totalBytes)}`],
     ]);
   }
   loadAddon();
   if (!cpu.available) {
     throw new LokoError("ERR_DEVICE_UNAVAILABLE", `no CPU kernels: ${cpu.reason}`);
+  }
+}
+
+/** Its version, or null where it is not installed or cannot be loaded. */
+async function findSharp(): Promise<string | null> {
+  try {
+    return (await loadSharp()).versions.sharp ?? null;
+  } catch {
+    return null;
   }
 }
 

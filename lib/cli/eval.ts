@@ -14,21 +14,24 @@ import {
 } from "./options.js";
 import { printJson } from "./output.js";
 import { printEvaluations } from "./report.js";
-import { checkData, metricsFor, openData, openTextSession } from "./session.js";
+import { metricsFor, openSession } from "./session.js";
 
 interface EvalOptions extends ModelCommandOptions, DataOptions, LabelOptions {
   readonly data: string;
   readonly batchSize: number;
 }
 
-const EXAMPLE = `
-Example:
-  loko eval --model ./bert --adapter adapter --data dev.tsv --metrics accuracy,f1`;
+const EXAMPLES = `
+Examples:
+  loko eval --model ./bert --adapter adapter --data dev.tsv --metrics accuracy,f1
+  loko eval --model ./vit --adapter adapter --data pets/val --classes adapter/results.json`;
 
 export function define(command: Command): void {
-  command.addHelpText("after", EXAMPLE);
+  command.addHelpText("after", EXAMPLES);
   const options = new SharedOptions(command);
-  addModelOptions(options).group("Data:").value("--data <file>", "labelled examples", text);
+  addModelOptions(options)
+    .group("Data:")
+    .value("--data <path>", "labelled examples: a file, or a folder of images", text);
   addLabelOptions(addDataOptions(options)).value(
     "--batch-size <n>",
     "examples predicted at once",
@@ -40,13 +43,11 @@ export function define(command: Command): void {
 }
 
 async function evaluateFile(options: EvalOptions): Promise<void> {
-  using session = await openTextSession(options);
+  using session = await openSession(options);
   const metrics = metricsFor(options.metrics, session);
-  const examples = openData(options.data, options, session);
-  const rows = await checkData(options.data, examples);
   const { batchSize, json } = options;
-  const data = { path: options.data, examples, rows };
-  const evaluation = await measure(session, data, { metrics, batchSize });
+  const data = await session.feed.open(options.data, options, "test");
+  const evaluation = await measure(session.model, data, { metrics, batchSize });
   if (json) await printJson(evaluation);
   else await printEvaluations([["held-out", evaluation]]);
 }

@@ -27,13 +27,14 @@ export function reportFailure(error: unknown, args: readonly string[]): number {
 
 /** Options of the library that a command has as flags. */
 const FLAGS =
-  /(?<!["'\w-])(textColumn|pairColumn|labelColumn|numLabels|ignoreMismatchedSizes|batchSize|maxLength|overwrite)\b(?!\s*\()(: true|: (?=\d))?/g;
+  /(?<!["'\w-])(textColumn|pairColumn|imageColumn|labelColumn|unlistedClasses|numLabels|ignoreMismatchedSizes|batchSize|maxLength|overwrite)\b(?!\s*\()(: true|: (?=\d)|: "\w+")?/g;
 
 /** Messages of the library name its options; here they are flags. */
 function inFlags(message: string): string {
   return message.replace(FLAGS, (_, name: string, value = "") => {
     const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-    return value.startsWith(": ") && value !== ": true" ? `${flag} ` : flag;
+    if (value === ": true") return flag;
+    return value === "" ? flag : `${flag} ${value.slice(2).replaceAll('"', "")}`;
   });
 }
 

@@ -1,7 +1,6 @@
 import { LokoError } from "../errors.js";
 import { type Evaluation, MetricAccumulator } from "../metrics/accumulator.js";
 import type { SkipReason } from "../optim/optimizer.js";
-import { encodeExamples } from "../train/encode.js";
 import { type StepEvent, trainOnline } from "../train/online.js";
 import type { Interrupt } from "./interrupt.js";
 import { startProgress } from "./progress.js";
@@ -47,7 +46,7 @@ const SMOOTHING = 0.98;
  */
 export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outcome> {
   const { options, session, optimizer, metrics, train } = plan;
-  const { model, tokenizer, task, maxLength } = session;
+  const { model, task } = session;
   const { batchSize, epochs, seed } = options;
   const online: OnlineEvaluation[] = [];
   const skipped: Partial<Record<SkipReason, number>> = {};
@@ -80,9 +79,7 @@ export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outc
 
   const runEpoch = async (epoch: number) => {
     const accumulator = new MetricAccumulator({ metrics });
-    const examples = train.examples.shuffle({ seed, epoch });
-    const regression = task === "regression";
-    const batches = encodeExamples(tokenizer, examples, { maxLength, batchSize, regression });
+    const batches = train.encode({ batchSize, order: { seed, epoch } });
     try {
       for await (const event of trainOnline(model, optimizer, batches)) {
         accumulator.add(event);

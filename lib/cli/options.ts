@@ -174,7 +174,7 @@ export interface ModelCommandOptions extends CommonOptions {
 export function addModelOptions(options: SharedOptions): SharedOptions {
   return options
     .group("Model:")
-    .value("--model <dir>", "folder with config.json, weights and tokenizer", text)
+    .value("--model <dir>", "folder with config.json, weights, and tokenizer or processor", text)
     .value("--adapter <dir>", "folder of a PEFT adapter", text)
     .value(
       "--device <name>",
@@ -192,20 +192,53 @@ export function addModelOptions(options: SharedOptions): SharedOptions {
     .flag("--ignore-mismatched-sizes", "replace a head of another size by a new one");
 }
 
-/** Options that say how a data file is read. */
+/** Options that say how data is read. */
 export interface DataOptions {
   readonly format: string;
   readonly textColumn?: string;
   readonly pairColumn?: string;
+  readonly imageColumn?: string;
+  readonly classes?: string;
+  readonly unlistedClasses?: "throw" | "skip";
+  readonly granularity?: "fine" | "coarse";
+  readonly onError?: "throw" | "skip";
+  readonly workers?: number;
 }
 
-const FORMATS = ["auto", "csv", "tsv", "jsonl", "parquet", "sst2", "cola", "mrpc"];
+export const TEXT_FORMATS: readonly string[] = [
+  "csv",
+  "tsv",
+  "jsonl",
+  "parquet",
+  "sst2",
+  "cola",
+  "mrpc",
+];
+export const IMAGE_FORMATS: readonly string[] = ["folder", "idx", "cifar10", "cifar100", "parquet"];
+const FORMATS = ["auto", ...new Set([...TEXT_FORMATS, ...IMAGE_FORMATS])];
+
+/** Options that say something of texts alone. */
+export const TEXT_OPTIONS = ["textColumn", "pairColumn", "text", "pair"];
+/** Options that say something of images alone. */
+export const IMAGE_OPTIONS = [
+  "imageColumn",
+  "classes",
+  "unlistedClasses",
+  "granularity",
+  "onError",
+  "workers",
+  "image",
+];
 
 export function addDataOptions(options: SharedOptions): SharedOptions {
   return options
     .value("--format <name>", FORMATS.join(", "), choice(...FORMATS), "auto")
     .value("--text-column <name>", "column of the text", text)
-    .value("--pair-column <name>", "column of a second text", text);
+    .value("--pair-column <name>", "column of a second text", text)
+    .value("--image-column <name>", "column of the image", text)
+    .value("--classes <file>", "names of the classes, one a line, or a results.json", text)
+    .value("--on-error <what>", "at a damaged image: throw, skip", choice("throw", "skip"))
+    .value("--workers <n>", "threads that prepare images", integer(0, 64));
 }
 
 /** Options of what is known about labelled examples. */
@@ -217,6 +250,12 @@ export interface LabelOptions {
 export function addLabelOptions(options: SharedOptions): SharedOptions {
   return options
     .value("--label-column <name>", "column of the label", text)
+    .value(
+      "--unlisted-classes <what>",
+      "folders that are not in --classes: throw, skip",
+      choice("throw", "skip"),
+    )
+    .value("--granularity <which>", "labels of CIFAR-100: fine, coarse", choice("fine", "coarse"))
     .value("--metrics <names>", "as accuracy,f1,f1Macro,matthewsCorrelation", list);
 }
 

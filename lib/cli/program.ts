@@ -18,7 +18,7 @@ interface CommandEntry {
 const COMMANDS: readonly CommandEntry[] = [
   {
     name: "train",
-    description: "learn from a data file online and save the adapter",
+    description: "learn from texts or images online and save the adapter",
     load: () => import("./train.js"),
   },
   {
@@ -28,7 +28,7 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "predict",
-    description: "label texts from the command line, a file or stdin",
+    description: "label texts or images from the command line, a file or stdin",
     load: () => import("./predict.js"),
   },
   {

@@ -1,10 +1,11 @@
 import { join } from "node:path";
 import type { Evaluation } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
+import type { CheckedData, Feed } from "./feed.js";
 import { describeOptimizer } from "./optimizers.js";
 import { count, counted, printFacts, printLine, printTable } from "./output.js";
 import { duration } from "./progress.js";
-import type { CheckedData, TrainPlan, TrainResults } from "./training.js";
+import type { TrainPlan, TrainResults } from "./training.js";
 
 const MAX_LABELS = 6;
 
@@ -18,16 +19,17 @@ export async function printPlan({ options, session, train, ...plan }: TrainPlan)
     ["new weights", model.newWeights.join(", ") || undefined],
     ["parameters", describeParameters(model)],
     ["adapter", describeAdapter(model, options.adapter)],
-    ["train", describeData(train)],
-    ["eval", plan.eval && describeData(plan.eval)],
+    ["train", describeData(train, session.feed)],
+    ["eval", plan.eval && describeData(plan.eval, session.feed)],
     ["optimizer", describeOptimizer(options)],
     ["steps", `${count(plan.steps)}, batch size ${batchSize}, ${counted(epochs, "epoch")}`],
     ["output", options.output],
   ]);
 }
 
-function describeData({ path, rows }: CheckedData): string {
-  return `${path}: ${counted(rows, "row")}`;
+function describeData({ path, rows, classes }: CheckedData, { noun }: Feed): string {
+  const data = `${path}: ${counted(rows, noun)}`;
+  return classes === undefined ? data : `${data}, classes ${describeLabels(classes)}`;
 }
 
 function describeOutputs({ id2label, numLabels, problemType }: Model): string {

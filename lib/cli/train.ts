@@ -44,6 +44,8 @@ export interface TrainOptions extends ModelCommandOptions, DataOptions, LabelOpt
 const EXAMPLES = `
 Examples:
   loko train --model ./bert --train train.tsv --output adapter
+  loko train --model ./vit --train pets/train --eval pets/val --output adapter \\
+    --num-labels 37 --ignore-mismatched-sizes
   loko train run.json --lr 1e-4
 
 A configuration file has the same names in camelCase, and flags win:
@@ -57,8 +59,8 @@ export function define(command: Command): void {
   const options = new SharedOptions(command);
   addModelOptions(options)
     .group("Data:")
-    .value("--train <file>", "examples to learn from: TSV, CSV, JSON lines or Parquet", text)
-    .value("--eval <file>", "held-out examples", text);
+    .value("--train <path>", "examples: TSV, CSV, JSON lines, Parquet; images (see --format)", text)
+    .value("--eval <path>", "held-out examples", text);
   addLabelOptions(addDataOptions(options))
     .group("Training:")
     .value("--output <dir>", "folder for the adapter and results.json", text)

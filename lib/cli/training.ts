@@ -1,12 +1,11 @@
 import { rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import type { Dataset } from "../data/dataset.js";
-import type { TextExample } from "../data/text.js";
 import { LokoError } from "../errors.js";
 import { checkAdapterFolder } from "../lora/adapter-folder.js";
 import type { Evaluation, MetricName } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
 import type { Optimizer } from "../optim/optimizer.js";
+import type { CheckedData } from "./feed.js";
 import { Interrupt } from "./interrupt.js";
 import { type Learned, learn } from "./learning.js";
 import { measure } from "./measure.js";
@@ -14,21 +13,14 @@ import { checkOptimizer, createOptimizer } from "./optimizers.js";
 import { refuseTogether } from "./options.js";
 import { printJson } from "./output.js";
 import { printPlan, printResults } from "./report.js";
-import { checkData, metricsFor, openData, openTextSession, type TextSession } from "./session.js";
+import { metricsFor, openSession, type Session } from "./session.js";
 import type { TrainOptions } from "./train.js";
 import { packageVersion } from "./version.js";
-
-/** A data file that was read once and found good. */
-export interface CheckedData {
-  readonly path: string;
-  readonly examples: Dataset<TextExample>;
-  readonly rows: number;
-}
 
 /** Everything that is decided before the first step. */
 export interface TrainPlan {
   readonly options: TrainOptions;
-  readonly session: TextSession;
+  readonly session: Session;
   readonly metrics: readonly MetricName[] | undefined;
   readonly train: CheckedData;
   readonly eval: CheckedData | undefined;
@@ -47,6 +39,8 @@ export interface TrainResults extends Learned {
     readonly labels: readonly string[];
     readonly parameters: { readonly trainable: number; readonly all: number };
   };
+  /** Names of the classes by the outputs of the model, where the data has names; only of images. */
+  readonly classes?: readonly string[];
   readonly rows: { readonly train: number; readonly eval?: number };
   /** Of the held-out examples, after the training. */
   readonly eval?: Evaluation;
@@ -66,7 +60,7 @@ export async function train(options: TrainOptions): Promise<void> {
   checkOptimizer(options);
   refuseTogether(options, "adapter", ADAPTER_OPTIONS, "a loaded adapter has its own.");
   await checkAdapterFolder(options.output, options);
-  using session = await openTextSession(options, { seed: options.seed });
+  using session = await openSession(options, { seed: options.seed });
   const plan = await makePlan(options, session);
   if (!options.json) await printPlan(plan);
 
@@ -81,7 +75,7 @@ export async function train(options: TrainOptions): Promise<void> {
   if (plan.eval !== undefined && !signal.aborted) {
     const { metrics } = plan;
     const held = { metrics, batchSize: EVAL_BATCH };
-    const evaluation = await measure(session, plan.eval, held, interrupt).catch((error) => {
+    const evaluation = await measure(session.model, plan.eval, held, interrupt).catch((error) => {
       // What the training came to is printed all the same.
       if (!signal.aborted) throw error;
     });
@@ -112,15 +106,12 @@ async function saveAdapter(model: Model, { output, overwrite }: TrainOptions): P
   }
 }
 
-async function makePlan(options: TrainOptions, session: TextSession): Promise<TrainPlan> {
-  const { model, task } = session;
+async function makePlan(options: TrainOptions, session: Session): Promise<TrainPlan> {
+  const { model, task, feed } = session;
   const metrics = metricsFor(options.metrics, session);
-  const open = async (path: string): Promise<CheckedData> => {
-    const examples = openData(path, options, session);
-    return { path, examples, rows: await checkData(path, examples) };
-  };
-  const train = await open(options.train);
-  const held = options.eval === undefined ? undefined : await open(options.eval);
+  const train = await feed.open(options.train, options, "train");
+  const held =
+    options.eval === undefined ? undefined : await feed.open(options.eval, options, "test", train);
   if (options.adapter === undefined) await addAdapter(model, options);
   const optimizer = createOptimizer(model, options, task);
   const steps = Math.ceil(train.rows / options.batchSize) * options.epochs;
@@ -146,11 +137,12 @@ function resultsOf(
   status: TrainResults["status"],
 ): TrainResults {
   const { json: _, verbose: __, ...options } = plan.options;
-  const { model, maxLength } = plan.session;
+  const { model, feed } = plan.session;
   return {
     status,
     version: packageVersion(),
-    options: { ...options, maxLength },
+    options: { ...options, maxLength: feed.maxLength },
+    classes: plan.train.classes,
     model: {
       modelType: model.modelType,
       labels: model.id2label,

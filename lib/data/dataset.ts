@@ -2,6 +2,9 @@ import { describe, LokoError } from "../errors.js";
 import { checkOptions, integerIn, type OptionRule, trueOrFalse } from "../options.js";
 import { Random } from "./random.js";
 
+/** More items than fit in memory. */
+export const MAX_BUFFER = 2 ** 32;
+
 /** Anything that `for await` takes. */
 export type Items<T> = Iterable<T> | AsyncIterable<T>;
 
@@ -13,7 +16,8 @@ export interface ShuffleOptions {
   epoch?: number;
   /**
    * How many items are held in memory to draw from. A dataset that fits is permuted uniformly; in a
-   * larger one no item comes more than this many places early. Default 10,000.
+   * larger one no item comes more than this many places early. Default 10,000; for image files all of
+   * them, since a folder lists one class after the other, and for images in Parquet 1,000.
    */
   bufferSize?: number;
 }
@@ -32,9 +36,12 @@ export interface ShuffleOptions {
  */
 export class Dataset<T> implements AsyncIterable<T> {
   readonly #open: () => Items<T>;
+  readonly #shuffleBuffer: number;
 
-  private constructor(open: () => Items<T>) {
+  /** @param shuffleBuffer - the default of {@link ShuffleOptions.bufferSize}. */
+  protected constructor(open: () => Items<T>, shuffleBuffer = 10_000) {
     this.#open = open;
+    this.#shuffleBuffer = shuffleBuffer;
   }
 
   /**
@@ -67,9 +74,9 @@ export class Dataset<T> implements AsyncIterable<T> {
     checkOptions("shuffle", options, {
       seed: integerIn(0),
       epoch: integerIn(0),
-      bufferSize: integerIn(1, 2 ** 32),
+      bufferSize: integerIn(1, MAX_BUFFER),
     });
-    const { seed, epoch = 0, bufferSize = 10_000 } = options;
+    const { seed, epoch = 0, bufferSize = this.#shuffleBuffer } = options;
     if (seed === undefined) throw new LokoError("ERR_OPTION", "shuffle: seed must be given.");
     return new Dataset(() => shuffled(this, new Random(seed, epoch), bufferSize));
   }

@@ -25,23 +25,32 @@ export const COMPRESSORS: Compressors = {
   ZSTD: (input, length) => decompressZstd(input, new Uint8Array(length)),
 };
 
-/** One flat column of one row group. */
+/** One column without lists of one row group. */
 export interface ColumnChunk {
   readonly bytes: ArrayBuffer;
   readonly meta: ColumnMetaData;
-  /** Whether it may hold nulls, so that its pages begin with definition levels. */
-  readonly isOptional: boolean;
+  /**
+   * How many of the column itself and the groups around it may be null; above 0 its pages begin with
+   * definition levels, of which this one says that there is a value.
+   */
+  readonly maxDefinition: number;
   readonly rows: number;
+}
+
+/** What {@link checkPages} found. */
+export interface CheckedPages {
+  /** Unpacks them for hyparquet, which asks for one page after the other: each is unpacked already. */
+  readonly compressors: Compressors;
+  /** Bytes of the chunk that were looked over; hyparquet must not see any behind them. */
+  readonly length: number;
 }
 
 /**
  * Looks over the pages of a column chunk.
  *
- * @returns what unpacks them for hyparquet, which asks for one page after the other: each is unpacked
- * already.
  * @throws Error whose message begins with "parquet", as those of hyparquet.
  */
-export function checkPages({ bytes, meta, isOptional, rows }: ColumnChunk): Compressors {
+export function checkPages({ bytes, meta, maxDefinition, rows }: ColumnChunk): CheckedPages {
   const reader = { view: new DataView(bytes), offset: 0 };
   const pages: Uint8Array[] = [];
   let left = MAX_CHUNK_BYTES;
@@ -64,15 +73,15 @@ export function checkPages({ bytes, meta, isOptional, rows }: ColumnChunk): Comp
     const { data_page_header: v1, data_page_header_v2: v2 } = header;
     rowsLeft -= requireSize((v1 ?? v2)?.num_values, rowsLeft);
     if (header.type === "DATA_PAGE" && v1 !== undefined) {
-      checkPage(unpack(packed, header.uncompressed_page_size), v1, meta, isOptional);
+      checkPage(unpack(packed, header.uncompressed_page_size), v1, meta, maxDefinition);
     } else if (header.type === "DATA_PAGE_V2" && v2 !== undefined) {
-      checkPageV2(packed, header, meta, isOptional, unpack);
+      checkPageV2(packed, header, meta, maxDefinition, unpack);
     } else {
       throw new Error(`parquet page of type ${header.type} among the data`);
     }
   }
   let next = 0;
-  return { [meta.codec]: () => pages[next++]! };
+  return { compressors: { [meta.codec]: () => pages[next++]! }, length: reader.offset };
 }
 
 function take(reader: DataReader, length: number): Uint8Array {
@@ -87,11 +96,11 @@ function checkPage(
   page: Uint8Array,
   { num_values, encoding }: DataPageHeader,
   meta: ColumnMetaData,
-  isOptional: boolean,
+  maxDefinition: number,
 ): void {
-  if (isOptional) {
+  if (maxDefinition > 0) {
     const levels = prefixed(page);
-    const present = checkRuns(levels, num_values, 1);
+    const present = checkRuns(levels, num_values, levelBits(maxDefinition), maxDefinition);
     checkIndices(page.subarray(PREFIX_BYTES + levels.length), present, encoding, meta);
   } else {
     checkIndices(page, num_values, encoding, meta);
@@ -102,14 +111,16 @@ function checkPageV2(
   packed: Uint8Array,
   { data_page_header_v2: v2, uncompressed_page_size }: PageHeader,
   meta: ColumnMetaData,
-  isOptional: boolean,
+  maxDefinition: number,
   unpack: (packed: Uint8Array, length: number) => Uint8Array,
 ): void {
   const { num_values, num_nulls, encoding, is_compressed } = v2!;
   const start = requireSize(v2!.repetition_levels_byte_length, packed.length);
   const length = requireSize(v2!.definition_levels_byte_length, packed.length - start);
   const present = num_values - requireSize(num_nulls, num_values);
-  if (isOptional) checkRuns(packed.subarray(start, start + length), num_values, 1);
+  if (maxDefinition > 0) {
+    checkRuns(packed.subarray(start, start + length), num_values, levelBits(maxDefinition));
+  }
   const values = packed.subarray(start + length);
   const page =
     is_compressed === false ? values : unpack(values, uncompressed_page_size - start - length);
@@ -138,16 +149,21 @@ function prefixed(page: Uint8Array): Uint8Array {
   return page.subarray(PREFIX_BYTES, PREFIX_BYTES + length);
 }
 
+function levelBits(maxLevel: number): number {
+  return Math.ceil(Math.log2(maxLevel + 1));
+}
+
 /**
  * Walks over the runs that make up `count` values of `width` bits.
  *
- * @returns how many of them are 1, where `width` is 1.
+ * @param wanted - a value of at most 8 bits.
+ * @returns how many of them are `wanted`, where there is such.
  */
-function checkRuns(bytes: Uint8Array, count: number, width: number): number {
+function checkRuns(bytes: Uint8Array, count: number, width: number, wanted?: number): number {
   if (width > 32) throw new Error(`parquet values of ${width} bits`);
   let offset = 0;
   let left = count;
-  let ones = 0;
+  let found = 0;
   while (left > 0) {
     let header = 0;
     for (let shift = 0, byte = 0x80; byte >= 0x80; shift += 7) {
@@ -162,18 +178,27 @@ function checkRuns(bytes: Uint8Array, count: number, width: number): number {
       throw new Error(`parquet run of ${length} values where ${left} are left`);
     }
     const used = Math.min(length, left);
-    if (width === 1)
-      ones += isPacked ? countOnes(bytes, offset, used) : used * (bytes[offset]! & 1);
+    if (wanted !== undefined && isPacked) {
+      found += countPacked(bytes.subarray(offset), used, width, wanted);
+    } else if (bytes[offset] === wanted) {
+      found += used;
+    }
     offset += isPacked ? (length / 8) * width : Math.ceil(width / 8);
     left -= used;
   }
-  return ones;
+  return found;
 }
 
-function countOnes(bytes: Uint8Array, offset: number, count: number): number {
-  let ones = 0;
-  for (let bit = 0; bit < count; bit++) ones += (bytes[offset + (bit >> 3)]! >> (bit & 7)) & 1;
-  return ones;
+/** Values of at most 8 bits, packed from the lowest bit on. */
+function countPacked(bytes: Uint8Array, count: number, width: number, wanted: number): number {
+  let found = 0;
+  for (let i = 0; i < count; i++) {
+    const bit = i * width;
+    const [low = 0, high = 0] = bytes.subarray(bit >> 3, (bit >> 3) + 2);
+    const value = ((low | (high << 8)) >> (bit & 7)) & ((1 << width) - 1);
+    if (value === wanted) found++;
+  }
+  return found;
 }
 
 /** Whether a number from a file can be a size. */

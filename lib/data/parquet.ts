@@ -12,7 +12,7 @@ import {
 import { parquetReadColumn } from "hyparquet/src/read.js";
 
 import { describe, LokoError } from "../errors.js";
-import { type OpenFile, openFile, readInto, toFileError } from "../io/files.js";
+import { type OpenFile, openFile, readInto, toFileError, withFile } from "../io/files.js";
 import {
   COMPRESSORS,
   checkPages,
@@ -37,6 +37,15 @@ const PARSERS = {
       : bytes,
 };
 
+/** Options of {@link readParquet}. */
+export interface ParquetOptions {
+  /**
+   * A group among the chosen columns is read as its child of this name, and bytes come as bytes where the
+   * file does not call them text.
+   */
+  readonly binaryChild?: string;
+}
+
 /**
  * Reads the chosen columns of a Parquet file, one row group after the other. Text comes as strings,
  * whole numbers as numbers, nulls as null.
@@ -47,18 +56,18 @@ const PARSERS = {
 export async function* readParquet(
   path: string,
   choose: ChooseColumns,
+  options: ParquetOptions = {},
 ): AsyncGenerator<DataRecord, void, undefined> {
   const file = await openFile(path);
   try {
     const metadata = await readMetadata(path, file);
     const schema = await decoding(path, () => parquetSchema(metadata).children);
-    const chosen = choose(schema.map(({ element }) => element.name)).map(
-      (name) => schema.find(({ element }) => element.name === name)!,
+    const chosen = choose(schema.map(({ element }) => element.name)).map((name) =>
+      findLeaf(path, schema.find(({ element }) => element.name === name)!, options),
     );
-    const elements = chosen.map((column) => requireFlat(path, column));
     let position = 0;
     for (const group of metadata.row_groups) {
-      const columns = await decoding(path, () => readGroup(path, file, metadata, group, elements));
+      const columns = await decoding(path, () => readGroup(path, file, metadata, group, chosen));
       const rows = Number(group.num_rows);
       for (let row = 0; row < rows; row++) {
         yield { values: columns.map((column) => plain(column[row])), position: ++position };
@@ -71,17 +80,53 @@ export async function* readParquet(
   }
 }
 
+/** What a Parquet file says of itself. */
+export interface ParquetInfo {
+  readonly rows: number;
+  readonly columns: readonly string[];
+  /** Texts that writers leave there, by their keys. */
+  readonly notes: ReadonlyMap<string, string>;
+}
+
+/** @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ, ERR_DATA_FORMAT. */
+export async function readParquetInfo(path: string): Promise<ParquetInfo> {
+  return withFile(path, async (file) => {
+    const metadata = await readMetadata(path, file);
+    return decoding(path, () => ({
+      rows: metadata.row_groups.reduce((sum, { num_rows }) => sum + Number(num_rows), 0),
+      columns: parquetSchema(metadata).children.map(({ element }) => element.name),
+      notes: new Map(metadata.key_value_metadata?.map(({ key, value = "" }) => [key, value])),
+    }));
+  });
+}
+
 const TYPES = ["BYTE_ARRAY", "BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE"];
 
-function requireFlat(path: string, { element, children }: SchemaTree): SchemaElement {
-  const { name, type = "a group", repetition_type } = element;
-  if (children.length === 0 && repetition_type !== "REPEATED" && TYPES.includes(type)) {
-    return element;
+/** A column that holds values, and how it is read. */
+interface LeafColumn {
+  /** The column, or the group around it and the column. */
+  readonly elements: readonly SchemaElement[];
+  readonly isBinary: boolean;
+}
+
+function findLeaf(
+  path: string,
+  { element, children }: SchemaTree,
+  { binaryChild }: ParquetOptions,
+): LeafColumn {
+  const child = children.find(({ element: { name } }) => name === binaryChild);
+  const elements = child === undefined ? [element] : [element, child.element];
+  const isLeaf = (child?.children ?? children).length === 0;
+  const { type = "a group" } = elements.at(-1)!;
+  const isRepeated = elements.some(({ repetition_type }) => repetition_type === "REPEATED");
+  if (isLeaf && !isRepeated && TYPES.includes(type)) {
+    return { elements, isBinary: binaryChild !== undefined };
   }
+  const wanted = binaryChild === undefined ? "text" : "images";
   throw new LokoError(
     "ERR_DATA_COLUMN",
-    `${path}: column ${describe(name)} is nested or of a type (${type}) that holds neither text ` +
-      "nor labels.",
+    `${path}: column ${describe(element.name)} is nested or of a type (${type}) that holds neither ` +
+      `${wanted} nor labels.`,
   );
 }
 
@@ -153,33 +198,66 @@ async function readGroup(
   file: OpenFile,
   metadata: FileMetaData,
   group: RowGroup,
-  elements: readonly SchemaElement[],
+  chosen: readonly LeafColumn[],
 ): Promise<ArrayLike<unknown>[]> {
   const rows = Number(group.num_rows);
   if (!isSize(rows, MAX_GROUP_ROWS)) {
     throw damaged(path, `a row group of ${rows} rows; the limit is ${MAX_GROUP_ROWS}`);
   }
   const columns: ArrayLike<unknown>[] = [];
-  for (const { name, type, repetition_type } of elements) {
-    const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema[0] === name);
-    const meta = chunk?.meta_data;
-    if (meta === undefined || meta.type !== type)
-      throw damaged(path, `no data of column ${describe(name)}`);
-    const bytes = await readChunk(path, file, meta);
-    const values = await parquetReadColumn({
-      // Asked for the bytes of the one column alone.
-      file: { byteLength: file.size, slice: () => bytes },
-      metadata: { ...metadata, row_groups: [group] },
-      columns: [name],
-      compressors: checkPages({ bytes, meta, rows, isOptional: repetition_type !== "REQUIRED" }),
-      parsers: PARSERS,
-    });
+  for (const column of chosen) {
+    const values = await readColumn(path, file, metadata, group, column);
     if (values.length !== rows) {
+      const name = column.elements[0]!.name;
       throw damaged(path, `${values.length} values of column ${describe(name)} for ${rows} rows`);
     }
     columns.push(values);
   }
   return columns;
+}
+
+async function readColumn(
+  path: string,
+  file: OpenFile,
+  metadata: FileMetaData,
+  group: RowGroup,
+  { elements, isBinary }: LeafColumn,
+): Promise<ArrayLike<unknown>> {
+  const names = elements.map(({ name }) => name);
+  const chunk = group.columns.find(({ meta_data }) =>
+    names.every((name, i) => meta_data?.path_in_schema[i] === name),
+  );
+  const meta = chunk?.meta_data;
+  if (meta === undefined || meta.type !== elements.at(-1)!.type) {
+    throw damaged(path, `no data of column ${describe(names.join("."))}`);
+  }
+  const bytes = await readChunk(path, file, meta);
+  const maxDefinition = elements.filter((e) => e.repetition_type !== "REQUIRED").length;
+  const rows = Number(group.num_rows);
+  const { compressors, length } = checkPages({ bytes, meta, rows, maxDefinition });
+  const checked = length === bytes.byteLength ? bytes : bytes.slice(0, length);
+  const values = await parquetReadColumn({
+    // Asked for the bytes of the one column alone.
+    file: { byteLength: file.size, slice: () => checked },
+    // Of a group only the one child, so that nothing else of it is read.
+    metadata: {
+      ...metadata,
+      schema: [
+        { ...metadata.schema[0]!, num_children: 1 },
+        ...elements.map((element, i) =>
+          i === elements.length - 1 ? element : { ...element, num_children: 1 },
+        ),
+      ],
+      row_groups: [{ ...group, columns: [chunk!] }],
+    },
+    columns: [names[0]!],
+    compressors,
+    parsers: PARSERS,
+    utf8: !isBinary,
+  });
+  if (elements.length === 1) return values;
+  const child = names[1]!;
+  return Array.from(values as ArrayLike<Record<string, unknown> | null>, (row) => row?.[child]);
 }
 
 async function readChunk(

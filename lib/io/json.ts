@@ -15,6 +15,13 @@ export function originOf(object: object, fallback = "configuration"): string {
   return origins.get(object) ?? fallback;
 }
 
+/** `derived`, which complaints attribute to the file that `source` came from. */
+export function ofSameOrigin<T extends object>(derived: T, source: object): T {
+  const path = origins.get(source);
+  if (path !== undefined) origins.set(derived, path);
+  return derived;
+}
+
 /**
  * Parses UTF-8 JSON whose top level must be an object.
  *

@@ -117,7 +117,10 @@ async function close(iterator: StreamIterator): Promise<void> {
 }
 
 /** Settles as `promise`, or rejects with the signal's reason as soon as it is aborted. */
-async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function abortable<T>(
+  promise: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
   if (signal === undefined) return promise;
   let onAbort = () => {};
   const aborted = new Promise<never>((_, reject) => {

@@ -180,6 +180,7 @@ describe("loko doctor", () => {
     expect(stdout).toMatch(/^addon +\/.+\.node$/m);
     expect(stdout).toMatch(/^CPU kernels +(avx512|avx2|generic)/m);
     expect(stdout).toMatch(/^CUDA +(available|not available: .+)$/m);
+    expect(stdout).toMatch(/^images +decoded by sharp 0\.\d+\.\d+$/m);
     const json = JSON.parse((await loko("doctor", "--json")).stdout);
     expect(json).toMatchObject({ node: process.version, cpu: { available: true } });
   });

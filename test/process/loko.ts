@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { ChildResult } from "./child.js";
 
-const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+/** The script of the built command line. */
+export const LOKO = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 
 export interface RunOptions {
   cwd?: string;
@@ -19,7 +20,7 @@ export interface RunOptions {
 export function runLoko(args: readonly string[], options: RunOptions = {}): Promise<ChildResult> {
   const { cwd, input = "", env, onProgress, onOutput } = options;
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const child = spawn(process.execPath, [LOKO, ...args], {
       cwd,
       env: { ...process.env, ...env },
       timeout: 50_000,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { invert, normalizeImages, rotate90 } from "../../../lib/data/images.js";
+import { invert, normalizeImages, rotate90 } from "../../../lib/images/pixels.js";
 import { errorOf } from "../io/helpers.js";
 
 describe("normalizeImages", () => {
