@@ -26,13 +26,14 @@ export interface NativeSessionOptions {
   weights: readonly NativeWeight[];
 }
 
-/** Where a weight comes from: a file region, or (without `file`) N(0, std) values drawn by seed. */
+/** Where a weight comes from: a file region, `values`, or (with neither) N(0, std) values drawn by seed. */
 export interface NativeWeight {
   name: string;
   shape: readonly number[];
   file?: string;
   byteOffset?: number;
   dtype?: "F32" | "F16" | "BF16" | "F64";
+  values?: Float32Array;
   std?: number;
 }
 

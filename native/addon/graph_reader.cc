@@ -105,6 +105,11 @@ WeightList readWeights(const std::vector<PropertyReader>& weights, std::uint64_t
       spec.file = weight.string("file");
       spec.offset = weight.integer("byteOffset", 0, kMaxSafeInteger);
       spec.dtype = readChoice(weight, "dtype", kDTypes);
+    } else if (weight.has("values")) {
+      spec.values = weight.floats("values");
+      if (static_cast<std::int64_t>(spec.values.size()) != elements) {
+        weight.fail("values", "a Float32Array of " + std::to_string(elements) + " elements");
+      }
     } else {
       spec.std = weight.number("std");
     }

@@ -56,7 +56,9 @@ WeightStore::~WeightStore() = default;
 
 void WeightStore::add(WeightSpec spec) {
   const std::string name = spec.name;
+  std::vector<float> values = std::move(spec.values);
   specs_.insert_or_assign(name, std::move(spec));
+  if (!values.empty()) replace(name, std::move(values));
 }
 
 void WeightStore::open() {

@@ -19,11 +19,13 @@
 
 namespace loko {
 
-/// One tensor: bytes of a file, or values drawn from N(0, std) by seed (a new head; std 0: zeros).
+/// One tensor: bytes of a file, values that the caller has computed, or values drawn from N(0, std) by
+/// seed (a new head; std 0: zeros).
 struct WeightSpec {
   std::string name;
   std::vector<std::int64_t> shape;
-  std::string file;  // empty: drawn
+  std::string file;           // empty: given or drawn
+  std::vector<float> values;  // empty: drawn
   std::int64_t offset = 0;
   DType dtype = DType::kFloat32;
   double std = 0;
