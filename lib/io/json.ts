@@ -10,6 +10,11 @@ const DEFAULT_MAX_BYTES = 16 * 1024 * 1024;
 /** Where an object was read from, so that a later complaint about a key can name the file. */
 const origins = new WeakMap<object, string>();
 
+/** Says where a part of a file came from. */
+export function setOrigin(object: object, origin: string): void {
+  origins.set(object, origin);
+}
+
 /** The file that `object` was parsed from, or `fallback` where it did not come from a file. */
 export function originOf(object: object, fallback = "configuration"): string {
   return origins.get(object) ?? fallback;

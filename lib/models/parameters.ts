@@ -2,15 +2,16 @@ import { describe, LokoError } from "../errors.js";
 import type { AdapterConfig } from "../lora/config.js";
 import {
   biasParameterName,
-  type LoraSite,
   loraParameterName,
   resolveModulesToSave,
   resolveTargets,
   savedParameterName,
 } from "../lora/match.js";
+import { factorShapes, type LoraSite, targetModulesOf } from "../lora/modules.js";
 import type { NativeAdapter } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
 import { elementsOf } from "../tensor/shape.js";
+import type { ModelDefinition } from "./architecture.js";
 
 /**
  * Which part of an adapter a parameter belongs to: LoRA's A or B, a bias beside a frozen weight, or a
@@ -56,13 +57,10 @@ const MAX_PARAMETERS = 2 ** 31 - 1;
 /**
  * Decides what the options of `addAdapter` train.
  *
- * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG.
+ * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_UNSUPPORTED.
  */
 export function planAdapter(graph: ModelGraph, head: string, config: AdapterConfig): AdapterPlan {
-  const convolutions = graph.weights
-    .filter(({ shape }) => shape.length === 4)
-    .map(({ name }) => name.replace(/\.weight$/, ""));
-  const sites = resolveTargets(graph.linears, head, config, convolutions);
+  const sites = resolveTargets(targetModulesOf(graph), head, config);
   const saved = resolveModulesToSave(graph.modules, head, config);
   return { config, sites, saved, biases: trainedBiases(graph, config, sites, saved) };
 }
@@ -109,13 +107,17 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
   };
 
   const shapes = new Map(graph.weights.map(({ name, shape }) => [name, shape]));
-  const lora = plan.sites.map((site) => ({
-    module: site.path,
-    rank: site.r,
-    scale: site.scale,
-    a: place(loraParameterName(site.path, "A"), [site.r, site.inFeatures], "loraA"),
-    b: place(loraParameterName(site.path, "B"), [site.outFeatures, site.r], "loraB"),
-  }));
+  const lora = plan.sites.map((site) => {
+    const { path: module, r: rank, scale } = site;
+    const { a, b } = factorShapes(site, rank);
+    return {
+      module,
+      rank,
+      scale,
+      a: place(loraParameterName(module, "A"), a, "loraA"),
+      b: place(loraParameterName(module, "B"), b, "loraB"),
+    };
+  });
   const biases = plan.biases.map((parameter) => {
     const isAdapted = plan.sites.some(({ path }) => path === moduleOf(parameter));
     const name = biasParameterName(moduleOf(parameter), isAdapted);
@@ -147,9 +149,17 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
   };
 }
 
-/** Number of values in all weights of a model, without what an adapter adds. */
-export function countWeights(graph: ModelGraph): number {
-  return graph.weights.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
+/**
+ * Number of parameters of the class in Python, without what an adapter adds. As in PyTorch, the running
+ * statistics of batch norms are none.
+ */
+export function countWeights({ graph, carried = [], derived = [] }: ModelDefinition): number {
+  const sources = new Map(derived.map(({ name, sourceShape }) => [name, sourceShape]));
+  const weights = graph.weights.filter(({ name }) => !/\.running_(?:mean|var)$/.test(name));
+  return [...weights, ...carried.filter(({ isParameter }) => isParameter)].reduce(
+    (sum, { name, shape }) => sum + elementsOf(sources.get(name) ?? shape),
+    0,
+  );
 }
 
 function requireLinear(graph: ModelGraph, path: string): void {
