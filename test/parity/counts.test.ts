@@ -23,7 +23,10 @@ const SETUPS = JSON.parse(readFileSync(join(FIXTURES, "counts/counts.json"), "ut
 /** A checkpoint as far as a definition looks: a weight of each layer must be there. */
 function layersOf({ config }: Setup): Checkpoint {
   const info = {} as TensorInfo;
-  const names = Array.from({ length: config.num_hidden_layers ?? 0 }, (_, i) => `encoder.layer.${i}.w`);
+  const names = Array.from(
+    { length: config.num_hidden_layers ?? 0 },
+    (_, i) => `encoder.layer.${i}.w`,
+  );
   return { dir: "", config, weights: new Map(names.map((name) => [name, info])) };
 }
 
