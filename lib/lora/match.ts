@@ -65,8 +65,8 @@ export function selectTargets(
     .filter(({ path }) => !isExcluded(path) && !saved.some((name) => isWithin(path, name)))
     .filter(isTarget)
     .map((module) => {
-      requireExpressible(module);
       const r = rankOf(module.path);
+      requireExpressible(module, r);
       const alpha = alphaOf(module.path);
       const scale = alpha / (config.useRslora ? Math.sqrt(r) : r);
       requireFloat32(scale, alpha, module.path);

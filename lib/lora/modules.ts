@@ -36,32 +36,33 @@ export function targetModulesOf({ linears, convolutions, modules }: ModelGraph):
 }
 
 /**
- * [r, in] and [out, r]; for convolutions A has the kernel of the base and B is 1x1: [r, in, kh, kw] and
- * [out, r, 1, 1] (`_ConvNd.update_layer` of huggingface/peft 0.21).
+ * [r, in] and [out, r]; for convolutions A has the kernel of the base and no groups, B is 1x1 with the
+ * groups: [r, in, kh, kw] and [out, r / groups, 1, 1] (`_ConvNd.update_layer` of huggingface/peft 0.21).
  */
 export function factorShapes(module: TargetModule, r: number): { a: number[]; b: number[] } {
   const { inFeatures, outFeatures, convolution } = module;
-  return convolution === undefined
-    ? { a: [r, inFeatures], b: [outFeatures, r] }
-    : { a: [r, inFeatures, ...convolution.kernel], b: [outFeatures, r, 1, 1] };
+  if (convolution === undefined) return { a: [r, inFeatures], b: [outFeatures, r] };
+  const { kernel, groups } = convolution;
+  return { a: [r, inFeatures, ...kernel], b: [outFeatures, r / groups, 1, 1] };
 }
 
 /**
- * Refuses convolutions for which PEFT's factors are not an update of the weight: its A ignores the
- * dilation of the base, so that shapes or receptive fields differ; and its A ignores the groups while B
- * has them, which no change of a grouped weight equals, so that PEFT cannot merge it.
+ * Refuses convolutions for which PEFT has no factors: its A ignores the dilation of the base, so that the
+ * two see other pixels, and the groups of B must divide the rank.
  *
  * @throws LokoError ERR_UNSUPPORTED
  */
-export function requireExpressible({ path, convolution }: TargetModule): void {
+export function requireExpressible({ path, convolution }: TargetModule, r: number): void {
   if (convolution === undefined) return;
   const { groups, dilation, kernel } = convolution;
   const isDilated = kernel.some((size, axis) => size > 1 && dilation[axis]! > 1);
-  if (groups === 1 && !isDilated) return;
+  const problem = isDilated
+    ? `dilation ${dilation.join("x")}, which PEFT's factors do not have`
+    : `${groups} groups, which do not divide the rank ${r}, as PEFT's factors need it`;
+  if (!isDilated && r % groups === 0) return;
   throw new LokoError(
     "ERR_UNSUPPORTED",
-    `targetModules: ${describe(path)} is a convolution with ` +
-      `${groups > 1 ? `${groups} groups` : `dilation [${dilation}]`}, whose LoRA update PEFT's format ` +
-      "cannot express. Leave it out with excludeModules.",
+    `targetModules: the convolution ${describe(path)} has ${problem}. Leave it out with excludeModules` +
+      `${isDilated ? "" : ", or give it another rank with rankPattern"}.`,
   );
 }

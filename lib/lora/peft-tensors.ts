@@ -128,10 +128,12 @@ export function checkFit(
     }
     const isA = parameter === "lora_A.weight";
     // Its own rank, whatever the configuration says: that is compared later.
-    const r = info.shape[isA ? 0 : 1] ?? 0;
+    const groups = isA ? 1 : (module.convolution?.groups ?? 1);
+    const r = (info.shape[isA ? 0 : 1] ?? 0) * groups;
     const expected = factorShapes(module, r)[isA ? "a" : "b"];
     if (info.shape.join() !== expected.join()) {
-      const shape = expected.map((extent, axis) => (axis === (isA ? 0 : 1) ? "r" : extent));
+      const rank = groups === 1 ? "r" : `r / ${groups}`;
+      const shape = expected.map((extent, axis) => (axis === (isA ? 0 : 1) ? rank : extent));
       throw mismatch(
         info,
         `has the shape [${info.shape}], and the model needs [${shape.join(", ")}]`,
@@ -153,7 +155,7 @@ export function checkFit(
 function notAdaptable(info: TensorInfo, path: string): LokoError {
   return new LokoError(
     "ERR_UNSUPPORTED",
-    `${info.path}: ${describe(info.name)} adapts ${describe(path)}, which is neither a linear module nor ` +
+    `${info.path}: ${describe(info.name)} adapts ${describe(path)}, which is not a linear module or ` +
       "a convolution, and only those can be adapted.",
   );
 }

@@ -91,7 +91,7 @@ export function moduleOf(parameter: string): string {
  * that order, then for each module trained in full its weight and its bias.
  *
  * @throws LokoError ERR_OUT_OF_MEMORY for too long a theta, and ERR_UNSUPPORTED for a module to save
- * that is not linear.
+ * that is not linear or a bias that cannot be trained.
  */
 export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): ParameterLayout {
   const parameters: ParameterInfo[] = [];
@@ -119,6 +119,7 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
     };
   });
   const biases = plan.biases.map((parameter) => {
+    requireTrainable(graph, `bias "${plan.config.bias}"`, moduleOf(parameter));
     const isAdapted = plan.sites.some(({ path }) => path === moduleOf(parameter));
     const name = biasParameterName(moduleOf(parameter), isAdapted);
     return { parameter, offset: place(name, shapes.get(parameter)!, "bias") };
@@ -162,7 +163,31 @@ export function countWeights({ graph, carried = [], derived = [] }: ModelDefinit
   );
 }
 
+/** Native code trains linear modules and layer norms; `option` asked for the module or its bias. */
+function requireTrainable(graph: ModelGraph, option: string, path: string): void {
+  const reason = untrainable(graph, path);
+  if (reason === undefined) return;
+  throw new LokoError(
+    "ERR_UNSUPPORTED",
+    `${option}: ${describe(path)} ${reason}, and such modules are frozen but for LoRA factors.`,
+  );
+}
+
+function untrainable({ spec }: ModelGraph, path: string): string | undefined {
+  for (const node of spec.nodes) {
+    if (node.op === "conv2d" && node.module === path) return "is a convolution";
+    const norm = node.op === "conv2d" ? node.norm : node.op === "batchNorm" ? node : undefined;
+    if (norm?.bias === `${path}.bias`) return "is a batch norm";
+    const parts = node.op === "linear" ? node.parts : [];
+    if (parts.some(({ module, outputScale }) => module === path && outputScale !== undefined)) {
+      return "has an output that is scaled";
+    }
+  }
+  return undefined;
+}
+
 function requireLinear(graph: ModelGraph, path: string): void {
+  requireTrainable(graph, "modulesToSave", path);
   if (graph.linears.some((module) => module.path === path)) return;
   throw new LokoError(
     "ERR_UNSUPPORTED",

@@ -4,16 +4,18 @@ import { join } from "node:path";
 import { bytesOf, type TensorSource, writeSafetensors } from "../../lib/io/safetensors-writer.js";
 import { elementsOf } from "../../lib/tensor/shape.js";
 
-/** `count` numbers in [-1, 1), multiples of 2^-23: a 32-bit hash of the name and the index. */
-function uniform(name: string, count: number): Float64Array {
+/** mean + bound * u, where u in [-1, 1) is a multiple of 2^-23: a 32-bit hash of the name and the index. */
+function draw(name: string, count: number, mean: number, bound: number): Float32Array {
   let seed = 2166136261; // FNV-1a
   for (const byte of Buffer.from(name)) seed = Math.imul(seed ^ byte, 16777619);
-  return Float64Array.from({ length: count }, (_, i) => {
+  const values = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
     let h = (seed + Math.imul(i, 0x9e3779b9)) | 0;
     h = Math.imul(h ^ (h >>> 16), 0x85ebca6b); // the finaliser of MurmurHash3
     h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-    return ((h ^ (h >>> 16)) >>> 8) / 2 ** 23 - 1;
-  });
+    values[i] = mean + bound * (((h ^ (h >>> 16)) >>> 8) / 2 ** 23 - 1);
+  }
+  return values;
 }
 
 function meanAndBound(name: string, shape: readonly number[], gain: number): [number, number] {
@@ -27,7 +29,7 @@ function meanAndBound(name: string, shape: readonly number[], gain: number): [nu
 }
 
 export function hashPixels(shape: readonly number[]): Float32Array {
-  return Float32Array.from(uniform("pixel_values", elementsOf(shape)), (u) => 1.7 * u);
+  return draw("pixel_values", elementsOf(shape), 0, 1.7);
 }
 
 /** Writes a model folder. */
@@ -41,8 +43,7 @@ export async function writeHashedModel(
   writeFileSync(join(dir, "config.json"), JSON.stringify(config));
   const tensors = weights.map(({ name, shape }): TensorSource => {
     const [mean, bound] = meanAndBound(name, shape, gain);
-    const read = () =>
-      bytesOf(Float32Array.from(uniform(name, elementsOf(shape)), (u) => mean + bound * u));
+    const read = () => bytesOf(draw(name, elementsOf(shape), mean, bound));
     return { name, dtype: "F32", shape, read };
   });
   await writeSafetensors(join(dir, "model.safetensors"), tensors);
