@@ -40,14 +40,15 @@ const TRANSFORMER_ADAPTERS = {
   saved_modules: { r: 3, modulesToSave: ["intermediate.dense", "classifier"] },
   frozen_head: { r: 3, modulesToSave: [] },
 };
+// The biases behind DINOv2's layer scales cannot be trained.
+const { bias_all: _, ...WITHOUT_ALL_BIASES } = TRANSFORMER_ADAPTERS;
 const OWN_ADAPTERS = {
   vit: TRANSFORMER_ADAPTERS,
   bert: TRANSFORMER_ADAPTERS,
   roberta: TRANSFORMER_ADAPTERS,
   dinov2: {
-    ...Object.fromEntries(
-      Object.entries(TRANSFORMER_ADAPTERS).filter(([name]) => !["bias_all"].includes(name)),
-    ),
+    ...WITHOUT_ALL_BIASES,
+    excluded: { r: 2, targetModules: ["query", "fc2"], excludeModules: ".*layer\\.0.*fc2" },
     saved_modules: { r: 3, modulesToSave: ["mlp.fc1", "classifier"] },
     patches: { r: 2, targetModules: ["projection", "fc1", "fc2"] },
   },

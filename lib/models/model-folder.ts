@@ -6,7 +6,8 @@ import { LokoError } from "../errors.js";
 import { isTimm } from "../io/config.js";
 import { toFileError } from "../io/files.js";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../io/half.js";
-import type { JsonObject } from "../io/json.js";
+import { type JsonObject, spellingOf } from "../io/json.js";
+import { formatJson } from "../io/json-text.js";
 import { writeFolder } from "../io/output-folder.js";
 import { type TensorSource, writeSafetensors } from "../io/safetensors-writer.js";
 import type { NativeWeight } from "../native/addon.js";
@@ -142,5 +143,5 @@ function configText({ config, architecture, id2label }: ModelHost): string {
     ...(isTimm(config) ? {} : { architectures: [architecture.taskClass] }),
     ...(labelCount(config) === id2label.length ? {} : labelKeys(config, id2label)),
   };
-  return `${JSON.stringify(result, null, 2)}\n`;
+  return formatJson(result, spellingOf(config));
 }
