@@ -183,6 +183,16 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
   return id;
 }
 
+WeightId WeightTable::derived(const std::string& rule, const std::vector<std::string>& names,
+                              const std::function<WeightId(const WeightStore&, Backend&)>& make) {
+  std::string key = rule;
+  for (const std::string& name : names) key += '\n' + name;
+  if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
+  const WeightId id = make(store_, backend_);
+  packed_.emplace(std::move(key), Packed{id, names});
+  return id;
+}
+
 void WeightTable::release(const std::vector<std::string>& names) {
   for (auto entry = packed_.begin(); entry != packed_.end();) {
     const std::vector<std::string>& parts = entry->second.names;

@@ -8,6 +8,7 @@
 // into lives here as well.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -67,6 +68,10 @@ class WeightTable {
   /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are
   /// empty.
   WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);
+  /// What is computed out of weights before it is packed: a batch norm folded into a convolution. `key`
+  /// names the rule; with `names` it says which copy this is. make() runs where there is none yet.
+  WeightId derived(const std::string& key, const std::vector<std::string>& names,
+                   const std::function<WeightId(const WeightStore&, Backend&)>& make);
   /// Forgets every packed copy that has one of these weights in it; no plan may use it any more.
   void release(const std::vector<std::string>& names);
 

@@ -18,7 +18,7 @@ namespace loko::cpu {
 
 namespace {
 
-constexpr int kSingleBlockK = 768;            // up to here K is one block, without partial sums
+constexpr int kSingleBlockK = kMaxTileDepth;  // up to here K is one block, without partial sums
 constexpr int kBlockK = 384;                  // longest K block beyond
 constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of a 1 MiB L2
 constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
@@ -152,7 +152,9 @@ class Share {
   void packA(int k0, int depth) {
     forEachTile([&](int row, int height) {
       float* out = a_ + static_cast<std::ptrdiff_t>(row) * roundUp(depth, kPackGroup);
-      if (args_.a.transposed)
+      if (args_.a.source)
+        args_.a.source->packTile(kernels_, out, row0_ + row, height, k0, depth);
+      else if (args_.a.transposed)
         packTransposedTile(out, row0_ + row, height, k0, depth);
       else
         packTile(out, row0_ + row, height, k0, depth);
@@ -196,6 +198,10 @@ class Share {
     if (b.packed)
       return {b.packed->panel(b.kBegin + k0, b.nBegin + n), b.packed->panelColumns(b.nBegin + n)};
     const int columns = std::min(width, args_.n - n);
+    if (b.source) {
+      b.source->fillPanel(kernels_, panel_, width, n, columns, k0, depth);
+      return {panel_, width};
+    }
     if (b.transposed) {
       const float* sources[kPanelColumns];
       for (int j = 0; j < columns; ++j) sources[j] = b.data + (n + j) * b.ld + k0;
@@ -284,6 +290,8 @@ class Share {
     out.multiplier = e.multiplier ? multiplier_ + row : nullptr;
     out.derivative = e.derivative ? derivative_ + row : nullptr;
     out.accumulate = e.accumulate;
+    out.multiplierOfRelu = e.multiplierOfRelu;
+    out.multiplySum = e.multiplySum;
     out.activation = e.activation;
     kernels_.epilogue(out);
   }
@@ -343,10 +351,12 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   checkArgs(args);
 
   // Of all grids of threads, the one whose largest share is smallest; columns are preferred, since
-  // then each thread reads its own part of B.
+  // then each thread reads its own part of B, except where A is gathered and longer than B is wide.
+  const bool preferRows = args.a.source != nullptr && args.m > args.n;
   int columnParts = 1;
   std::int64_t best = tiles * panels + 1;
-  for (int parts = pool.threads(); parts >= 1; --parts) {
+  for (int i = 0; i < pool.threads(); ++i) {
+    const int parts = preferRows ? i + 1 : pool.threads() - i;
     const std::int64_t rowParts = pool.threads() / parts;
     const std::int64_t share = ((tiles + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
     if (share < best) {

@@ -1,7 +1,7 @@
 // The low-rank branch of a linear and the blocks of the Jacobian that belong to its parameters.
 #include <limits>
 
-#include "cpu/context.h"
+#include "cpu/lora_terms.h"
 
 namespace loko::cpu {
 
@@ -108,10 +108,28 @@ void writeParameterBlock(const ParameterBlock& block, const Frame& frame, Contex
   }
 }
 
-int columnsOfSites(const std::vector<LoraSite>& sites) {
-  int columns = 0;
-  for (const LoraSite& site : sites) columns = std::max(columns, site.hBegin + site.rank);
-  return columns;
+/// B of a site whose output is scaled column by column, that scale included.
+const float* scaledB(const LoraSite& site, int out, float* target, Context& context) {
+  const int begin = site.outBegin, rows = site.outEnd - begin;
+  const float* b = context.parameter(site.b, std::int64_t{rows} * site.rank);
+  if (site.outputScale == kNoWeight) return b;
+  const float* scale = context.vector(site.outputScale, out);
+  for (int o = 0; o < rows; ++o) {
+    context.kernels.scale(target + std::int64_t{o} * site.rank, scale[begin + o],
+                          b + std::int64_t{o} * site.rank, site.rank);
+  }
+  return target;
+}
+
+/// Room for B of all sites.
+std::size_t floatsOfB(const std::vector<LoraSite>& sites) {
+  std::size_t floats = 0;
+  for (const LoraSite& site : sites) {
+    if (site.outputScale == kNoWeight) continue;
+    floats +=
+        static_cast<std::size_t>(site.outEnd - site.outBegin) * static_cast<std::size_t>(site.rank);
+  }
+  return floats;
 }
 
 // dB = scale dy^T h is taken as its transpose h^T dy: r rows of full width, with dy read in place,
@@ -119,10 +137,13 @@ int columnsOfSites(const std::vector<LoraSite>& sites) {
 // a segment, or the one that all segments add up to.
 class FactorBlocks {
  public:
-  FactorBlocks(const View& dy, const View& h, const LoraSite& site, const Frame& frame, int threads)
+  /// outputScale: of the site's columns, or null.
+  FactorBlocks(const View& dy, const View& h, const LoraSite& site, const float* outputScale,
+               const Frame& frame, int threads)
       : dy_(dy),
         h_(h),
         site_(site),
+        outputScale_(outputScale),
         frame_(frame),
         blocks_(frame.reduce ? 1 : frame.segments()),
         splits_(std::clamp((threads + blocks_ - 1) / blocks_, 1,
@@ -155,7 +176,8 @@ class FactorBlocks {
     float* target = context.jacobian(row, site_.b, std::int64_t{dy_.cols} * site_.rank) +
                     std::int64_t{begin} * site_.rank;
     for (int o = 0; o < columns; ++o) {
-      for (int j = 0; j < site_.rank; ++j) *target++ = scratch[j * columns + o];
+      const float scale = outputScale_ == nullptr ? 1 : outputScale_[begin + o];
+      for (int j = 0; j < site_.rank; ++j) *target++ = scale * scratch[j * columns + o];
     }
   }
 
@@ -186,6 +208,7 @@ class FactorBlocks {
 
   const View dy_, h_;
   const LoraSite& site_;
+  const float* outputScale_;
   const Frame& frame_;
   const int blocks_, splits_, columns_, depth_;
 };
@@ -217,45 +240,48 @@ void run(const LoraDown& op, const Frame& frame, Context& context) {
   context.gemm(args);
 }
 
-void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context) {
+void needOutputSide(const OutputSide& side, const WorkspaceHint& hint, Context& context) {
   Frame largest;  // fewer rows and more threads split into narrower columns
   largest.batch = hint.batch;
   largest.rows = hint.maxRows;
-  for (const LoraSite& site : op.sites) {
+  context.needShared(floatsOfB(side.sites));
+  for (const LoraSite& site : side.sites) {
     const int out = site.outEnd - site.outBegin;
-    context.needGemm(std::int64_t{largest.segments()} * op.dy.rows, site.rank, out);
-    needBlock(op.dy.rows, site.rank, op.x.cols, hint, context);
+    context.needGemm(std::int64_t{largest.segments()} * side.dy.rows, site.rank, out);
     for (const bool reduce : {false, true}) {
       largest.reduce = reduce;
-      const FactorBlocks blocks(columnsOf(op.dy, site.outBegin, out), op.h, site, largest, 1);
+      const FactorBlocks blocks(columnsOf(side.dy, site.outBegin, out), side.h, site, nullptr,
+                                largest, 1);
       context.needLocal(blocks.localFloats());
     }
   }
 }
 
-void run(const LoraBackward& op, const Frame& frame, Context& context) {
-  const int rows = op.dy.rows, segments = frame.segments();
-  expectShape(op.x, rows, op.x.cols, "x");
-  expectShape(op.h, rows, op.h.cols, "h");
-  checkSites(op.sites, op.h, rows, op.dy.cols);
-  checkSites(op.sites, op.u, rows, op.dy.cols);
-  for (const LoraSite& site : op.sites) {
+void writeOutputSide(const OutputSide& side, const Frame& frame, Context& context) {
+  const int rows = side.dy.rows, segments = frame.segments();
+  expectShape(side.h, rows, side.h.cols, "h");
+  checkSites(side.sites, side.h, rows, side.dy.cols);
+  checkSites(side.sites, side.u, rows, side.dy.cols);
+  float* scaled = context.shared(floatsOfB(side.sites));
+  for (const LoraSite& site : side.sites) {
     const int out = site.outEnd - site.outBegin;
-    const View dy = columnsOf(op.dy, site.outBegin, out);
-    const View u = columnsOf(op.u, site.hBegin, site.rank);
+    const View dy = columnsOf(side.dy, site.outBegin, out);
 
     GemmArgs args;
     args.m = std::int64_t{segments} * rows;
     args.n = site.rank;
     args.k = out;
     args.a.rows = context.rows(dy, segments);
-    args.b.data = context.parameter(site.b, std::int64_t{out} * site.rank);
+    args.b.data = scaledB(site, side.dy.cols, scaled, context);
     args.b.ld = site.rank;
-    args.c = context.writableRows(u, segments);
+    args.c = context.writableRows(columnsOf(side.u, site.hBegin, site.rank), segments);
     args.epilogue.alpha = site.scale;
     context.gemm(args);
 
-    const FactorBlocks blocks(dy, columnsOf(op.h, site.hBegin, site.rank), site, frame,
+    const float* scale = site.outputScale == kNoWeight
+                             ? nullptr
+                             : context.vector(site.outputScale, side.dy.cols) + site.outBegin;
+    const FactorBlocks blocks(dy, columnsOf(side.h, site.hBegin, site.rank), site, scale, frame,
                               context.pool.threads());
     context.forEachRange(blocks.tasks(), blocks.work(),
                          [&](std::int64_t begin, std::int64_t end, int part) {
@@ -264,7 +290,66 @@ void run(const LoraBackward& op, const Frame& frame, Context& context) {
                              blocks.run(task, scratch, context);
                            }
                          });
-    writeParameterBlock({u, op.x, site.a, 1.0f}, frame, context);
+  }
+}
+
+int columnsOfSites(const std::vector<LoraSite>& sites) {
+  int columns = 0;
+  for (const LoraSite& site : sites) columns = std::max(columns, site.hBegin + site.rank);
+  return columns;
+}
+
+void needOutputTail(const std::vector<LoraSite>& sites, int rank, int n, Context& context) {
+  context.needTail(rank, n);
+  context.needShared(floatsOfB(sites));
+}
+
+const PackedTail* packOutputTail(const std::vector<LoraSite>& sites, int rank, int begin, int n,
+                                 int out, Context& context) {
+  TailSite tail[kMaxTailSites];
+  int count = 0;
+  float* scaled = context.shared(floatsOfB(sites));
+  for (const LoraSite& site : sites) {
+    if (site.outBegin >= begin + n || site.outEnd <= begin) continue;
+    LOKO_CHECK(count < kMaxTailSites && site.outBegin >= begin && site.outEnd <= begin + n,
+               "LoRA sites of a product");
+    TailSite& block = tail[count++];
+    block.source = scaledB(site, out, scaled, context);
+    if (block.source == scaled) scaled += std::int64_t{site.outEnd - site.outBegin} * site.rank;
+    block.ld = site.rank;
+    block.layout = WeightLayout::kNK;
+    block.rowBegin = site.hBegin;
+    block.rowEnd = site.hBegin + site.rank;
+    block.columnBegin = site.outBegin - begin;
+    block.columnEnd = site.outEnd - begin;
+    block.scale = site.scale;
+  }
+  return &context.packTail(rank, n, tail, count);
+}
+
+void foldDerivative(const FoldedDerivative& derivative, const View& dx, int batch, GemmArgs& args,
+                    Context& context) {
+  if (!derivative.present()) return;
+  expectShape(derivative.factor, dx.rows, dx.cols, "derivative");
+  args.epilogue.multiplier = context.rows(derivative.factor, batch);
+  args.epilogue.multiplierPeriod = batch * dx.rows;
+  args.epilogue.multiplierOfRelu = derivative.ofRelu;
+  args.epilogue.multiplySum = derivative.ofSum;
+}
+
+void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context) {
+  needOutputSide({op.dy, op.h, op.u, op.sites}, hint, context);
+  for (const LoraSite& site : op.sites) {
+    needBlock(op.dy.rows, site.rank, op.x.cols, hint, context);
+  }
+}
+
+void run(const LoraBackward& op, const Frame& frame, Context& context) {
+  expectShape(op.x, op.dy.rows, op.x.cols, "x");
+  writeOutputSide({op.dy, op.h, op.u, op.sites}, frame, context);
+  for (const LoraSite& site : op.sites) {
+    writeParameterBlock({columnsOf(op.u, site.hBegin, site.rank), op.x, site.a, 1.0f}, frame,
+                        context);
   }
 }
 
