@@ -1,9 +1,6 @@
 // JSON that is written again as it was read. Python tells 1.0 from 1, JavaScript does not: transformers 5
 // refuses a config.json in which a float has become an integer.
 
-// A string without alternatives inside its repetition: a long one must not fill the stack of the matcher.
-const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
-
 /**
  * The members of a JSON object as they are spelled.
  *
@@ -14,23 +11,34 @@ export function spelledMembers(text: string): Map<string, string> {
   const members = new Map<string, string>();
   let depth = 0;
   let key: string | undefined;
-  let start = -1;
-  for (const { 0: token, index } of text.matchAll(TOKEN)) {
-    const closes = token === "}" || token === "]";
-    if (closes) depth--;
-    const ends = (depth === 0 && closes) || (depth === 1 && token === ",");
-    if (ends && key !== undefined) {
-      members.set(key, text.slice(start, index).trimEnd());
-      key = undefined;
-    } else if (depth === 1 && token === ":" && start < 0) {
-      start = index + 1;
-    } else if (depth === 1 && key === undefined && token !== ",") {
-      key = JSON.parse(token) as string;
-      start = -1;
+  let start = 0;
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i];
+    if (character === '"') {
+      const end = endOfString(text, i);
+      if (depth === 1 && key === undefined) {
+        key = JSON.parse(text.slice(i, end)) as string;
+        start = text.indexOf(":", end) + 1;
+      }
+      i = end - 1;
+    } else if (character === "{" || character === "[") {
+      depth++;
+    } else if (character === "}" || character === "]" || character === ",") {
+      if (depth === 1 && key !== undefined) {
+        members.set(key, text.slice(start, i).trim());
+        key = undefined;
+      }
+      if (character !== ",") depth--;
     }
-    if (token === "{" || token === "[") depth++;
   }
-  return new Map([...members].map(([name, value]) => [name, value.trimStart()]));
+  return members;
+}
+
+/** Behind the string that begins at `start`; no regular expression, whose stack a long string would fill. */
+function endOfString(text: string, start: number): number {
+  let end = start + 1;
+  while (text[end] !== '"') end += text[end] === "\\" ? 2 : 1;
+  return end + 1;
 }
 
 /**
