@@ -84,7 +84,9 @@ void Engine::load() {
 void Engine::setAdapter(Adapter adapter) {
   std::vector<float> theta(static_cast<std::size_t>(adapter.parameters), 0.0F);
   for (const AdaptedModule& lora : adapter.lora) {
-    drawLora(lora, graph_.module(lora.module), adapter.init, seed_, theta.data());
+    const Graph::Module module = graph_.module(lora.module);
+    requireRank(lora, module.groups);
+    drawLora(lora, module, adapter.init, seed_, theta.data());
   }
   for (const TrainedModule& trained : adapter.trained) {
     const LinearPart& part = *graph_.trainableModule(trained.module).part;

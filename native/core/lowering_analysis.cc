@@ -193,7 +193,6 @@ void Lowering::addSites(LinearGroup& group, const LinearPart& part) {
   const AdaptedModule* lora = adapter_.loraOf(part.module);
   if (lora == nullptr) return;
   const Graph::Module module = graph_.module(part.module);
-  requireRank(*lora, module.groups);
   const int rank = lora->rank / module.groups, out = part.out / module.groups;
   for (int i = 0; i < module.groups; ++i) {
     LoraSite site;
