@@ -3,9 +3,6 @@ import type { AdapterConfig } from "./config.js";
 import { type LoraSite, requireExpressible, type TargetModule } from "./modules.js";
 import { compilePattern } from "./pattern.js";
 
-// nn/graph.ts takes the type from here.
-export type { LinearModule } from "./modules.js";
-
 /**
  * Chooses the modules to adapt, by PEFT's rules (`check_target_module_exists` and `get_pattern_key` in
  * huggingface/peft 0.21), in the order of `modules`. Unlike PEFT, an entry that selects nothing is an

@@ -5,9 +5,10 @@ import { type JsonObject, originOf } from "../io/json.js";
 import type { ModelGraph } from "../nn/graph.js";
 import type { CarriedTensor } from "./carried.js";
 
-/** Published nets have at most 64 layers in a stage; a number in a file must not decide how long a load takes. */
 const MAX_STAGES = 16;
 const MAX_SIZE = 2 ** 16;
+/** Published nets have up to 64 layers in a stage; a number in a file must not decide how long a load takes. */
+export const MAX_DEPTH = 2 ** 8;
 
 /**
  * A list of whole numbers >= 1, one for each stage.

@@ -4,7 +4,7 @@
 import { readNumber } from "../io/config.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
-import { batchCounters, readSizes } from "./conv-net.js";
+import { batchCounters, MAX_DEPTH, readSizes } from "./conv-net.js";
 import { buildFor, type ImageExtent } from "./image-size.js";
 import { BATCH_NORM_EPS as eps } from "./residual-net.js";
 import { readTimmConfig } from "./timm.js";
@@ -45,7 +45,7 @@ function architecture(modelType: string, growth: number, blocks: readonly number
         growth: size("growth_rate", growth),
         bottleneck: size("bn_size", 4),
         blocks: Object.hasOwn(args, "block_config")
-          ? readSizes(args, "block_config", MAX_LAYERS)
+          ? readSizes(args, "block_config", MAX_DEPTH)
           : blocks,
       };
       const graph = buildFor(modelType, imageSize, () => build(sizes, imageSize, numLabels));
@@ -60,9 +60,6 @@ function architecture(modelType: string, growth: number, blocks: readonly number
     },
   };
 }
-
-/** Every layer of a block reads all before it. */
-const MAX_LAYERS = 2 ** 8;
 
 function build(
   { channels, growth, bottleneck, blocks }: DenseConfig,

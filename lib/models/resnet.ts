@@ -4,7 +4,7 @@ import { describe, LokoError } from "../errors.js";
 import { readBoolean, readNumber, readString } from "../io/config.js";
 import { type JsonObject, originOf } from "../io/json.js";
 import type { Architecture } from "./architecture.js";
-import { batchCounters, readSizes } from "./conv-net.js";
+import { batchCounters, MAX_DEPTH, readSizes } from "./conv-net.js";
 import { buildFor } from "./image-size.js";
 import { labelCount } from "./labels.js";
 import { type ResidualConfig, type ResidualNames, residualNet } from "./residual-net.js";
@@ -62,7 +62,7 @@ function readConfig(config: JsonObject): ResidualConfig {
     );
   }
   const widths = readSizes(config, "hidden_sizes");
-  const depths = readSizes(config, "depths");
+  const depths = readSizes(config, "depths", MAX_DEPTH);
   if (widths.length !== depths.length) {
     throw new LokoError(
       "ERR_CONFIG",

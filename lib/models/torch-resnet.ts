@@ -3,7 +3,7 @@
 import { describe, LokoError } from "../errors.js";
 import { type JsonObject, originOf } from "../io/json.js";
 import type { Architecture } from "./architecture.js";
-import { batchCounters, readSizes } from "./conv-net.js";
+import { batchCounters, MAX_DEPTH, readSizes } from "./conv-net.js";
 import { buildFor } from "./image-size.js";
 import { type ResidualConfig, type ResidualNames, residualNet } from "./residual-net.js";
 import { readTimmConfig } from "./timm.js";
@@ -65,9 +65,14 @@ function architecture(
   };
 }
 
-function readStages(args: JsonObject, key: string, usual: readonly number[]): readonly number[] {
+function readStages(
+  args: JsonObject,
+  key: string,
+  usual: readonly number[],
+  max?: number,
+): readonly number[] {
   if (!Object.hasOwn(args, key)) return usual;
-  const sizes = readSizes(args, key);
+  const sizes = readSizes(args, key, max);
   if (sizes.length === CHANNELS.length) return sizes;
   throw new LokoError(
     "ERR_CONFIG",
@@ -81,7 +86,7 @@ function residualConfig(
   layerType: "basic" | "bottleneck",
   layers: readonly number[],
 ): ResidualConfig {
-  const depths = readStages(args, "layers", layers);
+  const depths = readStages(args, "layers", layers, MAX_DEPTH);
   const widths = readStages(args, "channels", CHANNELS);
   return {
     channels,

@@ -1,5 +1,5 @@
 import { LokoError } from "../errors.js";
-import type { LinearModule } from "../lora/match.js";
+import type { LinearModule } from "../lora/modules.js";
 import type {
   Activation,
   BatchNormSpec,

@@ -46,7 +46,7 @@ describe("Model.fromPretrained refuses", () => {
       "resnet_basic",
       { depths: [1, 2 ** 40] },
       "ERR_CONFIG",
-      ['"depths"', "65536"],
+      ['"depths"', "between 1 and 256"],
     ],
     [
       "a stem without a width",
@@ -245,19 +245,22 @@ describe("heads", () => {
     expect(model.id2label).toHaveLength(9);
   });
 
-  test("of a timm model without classes are new", async () => {
-    const copy = copyOf("densenet");
+  test.each([
+    ["densenet", "classifier"],
+    ["timm_resnet18", "fc"],
+  ] as const)("of %s without classes are new", async (name, head) => {
+    const copy = copyOf(name);
     copy.editConfig((config) => {
       config.num_classes = 0;
     });
     copy.editHeader((header) => {
       for (const part of ["weight", "bias"]) {
-        header[`head.${part}`] = header[`classifier.${part}`]!;
-        delete header[`classifier.${part}`];
+        header[`head.${part}`] = header[`${head}.${part}`]!;
+        delete header[`${head}.${part}`];
       }
     });
     using model = await Model.fromPretrained(copy.dir, { numLabels: 4, imageSize: 40 });
-    expect(model.newWeights).toEqual(["classifier.weight", "classifier.bias"]);
+    expect(model.newWeights).toEqual([`${head}.weight`, `${head}.bias`]);
     expect(model.numLabels).toBe(4);
   });
 
