@@ -1,6 +1,6 @@
 import { LokoError } from "../errors.js";
 import type { Extent } from "../native/addon.js";
-import type { Grid } from "./graph.js";
+import type { Grid } from "./operations.js";
 
 export interface Window {
   readonly kernel: Extent;
