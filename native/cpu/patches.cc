@@ -118,21 +118,33 @@ PhaseAxis phaseAxis(int phase, int input, int output, int kernel, int stride, in
   return axis;
 }
 
+TransposedTaps::Block TransposedTaps::blockAt(int k, int end, int n) const {
+  const int out = packed_.n(), tap = k / out, column = k % out;
+  const int ky = y_.firstTap + tap / x_.taps * y_.tapStride;
+  const int kx = x_.firstTap + tap % x_.taps * x_.tapStride;
+  const int count = std::min({out - column, end - k, kPanelColumns - column % kPanelColumns});
+  return {packed_.panel((ky * kernelWidth_ + kx) * channels_ + n, column),
+          packed_.panelColumns(column), count};
+}
+
+// Neighbouring blocks are a whole panel of the packed matrix apart, out of sight of the hardware's
+// prefetchers: each block asks for the lines of the next one.
 void TransposedTaps::fillPanel(const Kernels& kernels, float* panel, int width, int n, int columns,
                                int k0, int depth) const {
-  const int out = packed_.n();
-  for (int k = k0; k < k0 + depth;) {
-    const int tap = k / out, column = k % out;
-    const int count =
-        std::min({out - column, k0 + depth - k, kPanelColumns - column % kPanelColumns});
-    const int ky = y_.firstTap + tap / x_.taps * y_.tapStride;
-    const int kx = x_.firstTap + tap % x_.taps * x_.tapStride;
-    const int row = (ky * kernelWidth_ + kx) * channels_ + n;
+  const int end = k0 + depth;
+  Block block = k0 < end ? blockAt(k0, end, n) : Block{};
+  for (int k = k0; k < end;) {
+    const Block next = k + block.count < end ? blockAt(k + block.count, end, n) : Block{};
     const float* rows[kPanelColumns];
-    for (int j = 0; j < columns; ++j) rows[j] = packed_.panel(row + j, column);
-    kernels.transposeBlock(panel, width, rows, columns, count, width);
-    panel += std::ptrdiff_t{width} * count;
-    k += count;
+    for (int j = 0; j < columns; ++j) {
+      rows[j] = block.data + std::ptrdiff_t{j} * block.ld;
+      const float* ahead = next.data + std::ptrdiff_t{j} * next.ld;
+      for (int line = 0; line < next.count; line += kPackGroup) __builtin_prefetch(ahead + line);
+    }
+    kernels.transposeBlock(panel, width, rows, columns, block.count, width);
+    panel += std::ptrdiff_t{width} * block.count;
+    k += block.count;
+    block = next;
   }
 }
 

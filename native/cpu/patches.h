@@ -69,6 +69,13 @@ class TransposedTaps final : public PanelSource {
                  int depth) const override;
 
  private:
+  /// Up to 32 columns of the packed matrix that lie together, from the row of input n on.
+  struct Block {
+    const float* data = nullptr;
+    int ld = 0, count = 0;
+  };
+  Block blockAt(int k, int end, int n) const;
+
   const PackedMatrix& packed_;
   int channels_, kernelWidth_;
   PhaseAxis y_, x_;
