@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { Model } from "../../../lib/index.js";
+import { AdamW, LoKO, Model } from "../../../lib/index.js";
 import { resolveAdapterOptions } from "../../../lib/lora/config.js";
 import { layOutParameters, planAdapter } from "../../../lib/models/parameters.js";
 import { type Conv2dOptions, GraphBuilder } from "../../../lib/nn/graph.js";
-import { type VisionCase, visionFolder } from "../../parity/fixtures.js";
+import { readVision, type VisionCase, visionFolder } from "../../parity/fixtures.js";
 import { errorOf } from "../io/helpers.js";
 
 /** One convolution of 8 to 12 channels before a head. */
@@ -95,6 +95,41 @@ describe("addAdapter", () => {
     expect(error.message).toContain(words);
     expect(model.parameters()).toEqual([]);
   });
+});
+
+describe("training", () => {
+  // An update along the gradient, or the filter's, of one sample lowers its own loss.
+  test.each<VisionCase>(["resnet_basic", "timm_resnet50", "densenet", "lenet", "dinov2"])(
+    "%s learns a sample with LoKO and with AdamW",
+    async (name) => {
+      const { inputs } = await readVision(name);
+      const [, ...sample] = inputs.shape as [number, number, number, number];
+      const one = {
+        pixelValues: inputs.pixelValues.slice(
+          0,
+          sample.reduce((a, b) => a * b),
+        ),
+        shape: [1, ...sample],
+      };
+      for (const make of [
+        (model: Model) => new LoKO(model),
+        (model: Model) => new AdamW(model, { lr: 3e-3 }),
+      ]) {
+        using model = await Model.fromPretrained(visionFolder(name), {
+          imageSize: [sample[1]!, sample[2]!],
+        });
+        await model.addAdapter({ r: 2, loraAlpha: 4 });
+        const optimizer = make(model);
+        const losses: number[] = [];
+        for (let step = 0; step < 30; step++) {
+          const { loss, skipped } = await optimizer.step(one, Int32Array.of(2));
+          expect(skipped).toBeNull();
+          losses.push(loss);
+        }
+        expect(losses.at(-1)).toBeLessThan(0.5 * losses[0]!);
+      }
+    },
+  );
 });
 
 describe("loadAdapter refuses", () => {

@@ -1,5 +1,9 @@
 import { afterEach, describe, expect, test } from "vitest";
+import { LokoError } from "../../../lib/errors.js";
 import { AdamW, Model, type ModelOptions } from "../../../lib/index.js";
+import { openCheckpoint } from "../../../lib/io/checkpoint.js";
+import { architectureOf } from "../../../lib/models/architecture.js";
+import { findWeights } from "../../../lib/models/weights.js";
 import { type VisionCase, visionFolder } from "../../parity/fixtures.js";
 import { CheckpointCopy, expectError } from "./checkpoints.js";
 
@@ -295,4 +299,58 @@ test("images must have the size that the model was loaded for", async () => {
     "[B, 3, 32, 40]",
     "imageSize",
   );
+});
+
+describe("any JSON in any key of a configuration", () => {
+  const VALUES = [
+    null,
+    true,
+    0,
+    -1,
+    1.5,
+    3,
+    255,
+    1e9,
+    1e300,
+    "",
+    "relu",
+    [],
+    [0],
+    [2, 2],
+    [1, 2, 3, 4],
+    [1e9, 1e9, 1e9, 1e9],
+    {},
+    { layers: 1 },
+    { in_chans: 1e9 },
+    { layers: [200, 200, 200, 200] },
+  ];
+
+  test.each<VisionCase>([
+    "resnet_basic",
+    "resnet_bottleneck",
+    "timm_resnet18",
+    "timm_resnet50",
+    "densenet",
+    "lenet",
+    "dinov2",
+    "dino",
+  ])("of %s is understood or refused with a code, at once", async (name) => {
+    const checkpoint = await openCheckpoint(visionFolder(name));
+    const started = performance.now();
+    for (const key of [...Object.keys(checkpoint.config), "model_args", "label_names"]) {
+      for (const value of VALUES) {
+        const config = { ...checkpoint.config, [key]: value };
+        try {
+          const changed = { ...checkpoint, config };
+          const definition = architectureOf(changed).define(changed);
+          findWeights(definition, changed, { numLabels: undefined, ignoreMismatchedSizes: false });
+        } catch (error) {
+          expect(error, `${key}: ${JSON.stringify(value)}`).toBeInstanceOf(LokoError);
+          expect((error as LokoError).code).not.toBe("ERR_INTERNAL");
+        }
+      }
+    }
+    // Some 500 definitions; a number in a file must not decide how long one takes.
+    expect(performance.now() - started).toBeLessThan(10_000);
+  });
 });
