@@ -55,12 +55,7 @@ export function findWeights(
   const std = readNumber(checkpoint.config, "initializer_range", { min: 0, default: 0.02 });
 
   const { graph, derived = [] } = definition;
-  const carried = [...derived, ...(definition.carried ?? [])].flatMap(
-    ({ name }): CarriedSource[] => {
-      const info = held.get(nameInFile(name));
-      return info === undefined ? [] : [{ name, info }];
-    },
-  );
+  const carried = carriedSources(definition, (name) => held.get(nameInFile(name)));
   const expectedNames = new Set([...graph.weights, ...carried].map(({ name }) => nameInFile(name)));
   const unusedWeights = [...held.keys()].filter(
     (name) => !expectedNames.has(name) && !definition.isIgnored(name),
@@ -83,6 +78,17 @@ export function findWeights(
     return { name, shape, file: info.path, byteOffset: info.byteOffset, dtype: dtypeOf(info) };
   });
   return { weights, carried, newWeights, unusedWeights };
+}
+
+/** What the checkpoint has of the tensors that weights are derived from, and of those that only Python needs. */
+function carriedSources(
+  { derived = [], carried = [] }: ModelDefinition,
+  find: (name: string) => TensorInfo | undefined,
+): CarriedSource[] {
+  return [...derived, ...carried].flatMap(({ name }) => {
+    const info = find(name);
+    return info === undefined ? [] : [{ name, info }];
+  });
 }
 
 /** By today's names: checkpoints converted from TensorFlow call a layer norm's weights gamma and beta. */
