@@ -42,6 +42,7 @@ const std::vector<Net>& nets() {
        [] { return std::make_unique<TinyDenseNetBuilder>(true); },
        true,
        {{"conv1", "conv2"}}},
+      {"two ways", [] { return std::make_unique<TinyForkBuilder>(); }, true, {{"conv1", "conv2"}}},
       {"DINOv2",
        [] { return std::make_unique<TinyDinoBuilder>(); },
        false,

@@ -157,6 +157,8 @@ TEST_CASE("a graph refuses windows, groups and concatenations that do not fit") 
   pool.kernel = {3, 3};
   const ValueId pooled = graph.avgPool(y, pool, true, false);
   CHECK(graph.shape(pooled).rows == 4);  // the second window begins inside and ends outside
+  pool.kernel = {1, 1};
+  CHECK(graph.shape(graph.maxPool(y, pool, true)).rows == 4);  // a third one would begin outside
   CHECK_THROWS_WITH_AS(graph.concat({y, pooled}), doctest::Contains("values of 36 rows"), Error);
   CHECK_THROWS_WITH_AS(graph.concat({}), doctest::Contains("at least one value"), Error);
   CHECK_THROWS_WITH_AS(graph.meanRows(y, 36), doctest::Contains("at least one row"), Error);

@@ -135,6 +135,19 @@ class TinyLeNetBuilder : public TinyConvBuilder {
   }
 };
 
+/// A ReLU whose output goes two ways, of which backward takes the one without a product last.
+class TinyForkBuilder : public TinyConvBuilder {
+ public:
+  TinyForkBuilder() : TinyConvBuilder(25) {
+    const ValueId image = graph_.image(2, 5, 4);
+    const ValueId x = conv(graph_.patchify(image, 1), "conv1", 6,
+                           {3, 1, 1, 1, true, false, Activation::kRelu, kNoValue});
+    const ValueId mean = graph_.meanRows(x, 0);
+    const ValueId y = conv(x, "conv2", 5, {3, 1, 1});
+    classify(graph_.concat({mean, graph_.meanRows(y, 0)}), 3);
+  }
+};
+
 /// Projected patches, a layer scale, and the class token beside the mean of the patches: DINOv2's head.
 class TinyDinoBuilder : public TinyConvBuilder {
  public:
