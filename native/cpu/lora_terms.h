@@ -9,6 +9,23 @@
 
 namespace loko::cpu {
 
+inline View columnsOf(View view, int begin, int cols) {
+  view.offset += begin;
+  view.cols = cols;
+  return view;
+}
+
+/// How left^T right of all segments is added up: `count` products, each over all samples of one
+/// cotangent row where memory allows, else over one segment. `left` is indexed by segment, `right` by
+/// sample.
+struct Summands {
+  int count, samples;
+  Summands(const View& left, const View& right, const Frame& frame);
+};
+inline std::ptrdiff_t rowDistance(const View& view, int samples) {
+  return samples > 1 && view.rows == 1 ? view.sampleStride : view.ld;
+}
+
 /// The sum of ranks.
 int columnsOfSites(const std::vector<LoraSite>& sites);
 
