@@ -51,6 +51,7 @@ export {
 } from "./metrics/confusion.js";
 export { meanSquaredError, RunningMean } from "./metrics/mean.js";
 export { type JacobianOptions, Model, type ModelInput, type ModelOptions } from "./model.js";
+export type { ImageSizeOption } from "./models/image-size.js";
 export type { ImageInputs, ModelInputs, TextInputs } from "./models/inputs.js";
 export type { ProblemType } from "./models/labels.js";
 export type { SaveOptions, SaveSummary } from "./models/model-folder.js";

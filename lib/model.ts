@@ -13,11 +13,14 @@ import {
   saveAdapter,
 } from "./lora/adapter-folder.js";
 import { type AdapterOptions, resolveAdapterOptions } from "./lora/config.js";
-import { architectureOf } from "./models/architecture.js";
+import { architectureOf, type ModelDefinition } from "./models/architecture.js";
+import { deriveWeights, readCarried } from "./models/carried.js";
+import { type ImageSizeOption, imageExtent, imageSizeRule } from "./models/image-size.js";
 import { checkInputs, type InputRules, type ModelInputs, requireFinite } from "./models/inputs.js";
 import { type Labels, type ProblemType, readLabels } from "./models/labels.js";
 import {
   type ModelHost,
+  type ModelSource,
   type SaveOptions,
   type SaveSummary,
   saveModel,
@@ -52,6 +55,13 @@ export interface ModelOptions {
   numLabels?: number;
   /** Seeds what is drawn: a new head, and the LoRA factors of `addAdapter`. Default 0. */
   seed?: number;
+  /**
+   * Height and width of the images, for models of images; a number stands for both. Convolutional nets take
+   * any size (default 224, or what timm's configuration says; their features are 1/32 of it, so enlarge
+   * images of 28 or 32 pixels), ViT and DINOv2 multiples of their patch, for which the position embeddings
+   * are interpolated as transformers does (default the configuration's `image_size`).
+   */
+  imageSize?: ImageSizeOption;
   /**
    * Replace a head of another size by a new one: weights N(0, 0.02²), bias 0. Default false. A
    * checkpoint without a head always gets a new one; `newWeights` lists it.
@@ -93,7 +103,7 @@ export interface JacobianOptions {
  * ```
  */
 export class Model implements Disposable {
-  /** `model_type` of the configuration. */
+  /** `model_type` of the configuration, or timm's `architecture`. */
   readonly modelType: string;
   /** Number of labels m, the width of the logits. */
   readonly numLabels: number;
@@ -114,23 +124,23 @@ export class Model implements Disposable {
 
   /** @internal */
   readonly runtime: ModelRuntime;
-  readonly #head: string;
-  readonly #source: Pick<ModelHost, "taskClass" | "config" | "weights">;
+  readonly #definition: ModelDefinition;
+  readonly #source: ModelSource;
 
   private constructor(
     runtime: ModelRuntime,
-    facts: Pick<ModelHost, "taskClass" | "config" | "weights"> & {
+    facts: {
       directory: string;
-      modelType: string;
-      head: string;
+      definition: ModelDefinition;
       labels: Labels;
       newWeights: readonly string[];
       unusedWeights: readonly string[];
+      source: ModelSource;
     },
   ) {
     this.runtime = runtime;
     this.directory = facts.directory;
-    this.modelType = facts.modelType;
+    this.modelType = facts.source.architecture.modelType;
     this.numLabels = runtime.graph.outputs;
     this.input = describeInput(runtime.inputs);
     this.id2label = facts.labels.id2label;
@@ -138,23 +148,26 @@ export class Model implements Disposable {
     this.problemType = facts.labels.problemType;
     this.newWeights = Object.freeze([...facts.newWeights]);
     this.unusedWeights = Object.freeze([...facts.unusedWeights]);
-    this.#head = facts.head;
-    this.#source = { taskClass: facts.taskClass, config: facts.config, weights: facts.weights };
+    this.#definition = facts.definition;
+    this.#source = facts.source;
   }
 
   /**
    * Loads a model folder in Hugging Face format: `config.json` and `model.safetensors`, or several
    * shards with `model.safetensors.index.json`. Supported are `BertForSequenceClassification`,
-   * `RobertaForSequenceClassification` and `ViTForImageClassification`, and checkpoints of their
-   * backbones alone or of masked language modelling, which get a new head; weights may be F32, F16, BF16
-   * or F64. Dropout is never applied: an online learner predicts and learns with the same exact model.
+   * `RobertaForSequenceClassification`, `ViTForImageClassification`, `Dinov2ForImageClassification` and
+   * `ResNetForImageClassification`, checkpoints of their backbones alone or of masked language modelling,
+   * which get a new head, and the ResNets and DenseNets of torchvision and timm (docs/models.md); weights
+   * may be F32, F16, BF16 or F64. Dropout is never applied and batch norms use their running statistics: an
+   * online learner predicts and learns with the same exact model.
    *
    * @param dir - path of the folder.
    * @throws LokoError
    * - files: `ERR_FILE_NOT_FOUND`, `ERR_FILE_READ`, `ERR_SAFETENSORS_TRUNCATED`,
    *   `ERR_SAFETENSORS_HEADER`, `ERR_SAFETENSORS_OFFSETS`, `ERR_UNKNOWN_DTYPE`, `ERR_CONFIG`
    * - the model: `ERR_UNKNOWN_MODEL_TYPE`, `ERR_UNKNOWN_ACTIVATION`, `ERR_WEIGHT_MISSING`,
-   *   `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_NOT_FINITE`, `ERR_NUM_LABELS`, `ERR_UNSUPPORTED`
+   *   `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_NOT_FINITE`, `ERR_NUM_LABELS`, `ERR_UNSUPPORTED`,
+   *   `ERR_SHAPE_MISMATCH` for an `imageSize` that the model cannot take
    * - the machine: `ERR_DEVICE_UNAVAILABLE`, `ERR_OUT_OF_MEMORY`, `ERR_NATIVE_LOAD`
    * - `ERR_OPTION`, `ERR_INPUT_TYPE` for the arguments
    */
@@ -168,23 +181,26 @@ export class Model implements Disposable {
       numLabels: integerIn(1, 2 ** 20),
       seed: integerIn(0),
       ignoreMismatchedSizes: trueOrFalse,
+      imageSize: imageSizeRule,
     });
     const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false } = options;
+    const imageSize = options.imageSize === undefined ? undefined : imageExtent(options.imageSize);
     const device = resolveDevice(options.device ?? "auto");
 
     await refuseFile(dir);
     const checkpoint = await openCheckpoint(dir);
     const architecture = architectureOf(checkpoint);
-    const definition = architecture.define(checkpoint, numLabels);
+    const definition = architecture.define(checkpoint, { numLabels, imageSize });
+    const { graph, derived = [] } = definition;
     const sources = findWeights(definition, checkpoint, { numLabels, ignoreMismatchedSizes });
-    const { graph, head } = definition;
+    const carried = await readCarried(sources.carried);
     const labels = readLabels(checkpoint.config, graph.outputs);
     const session = createSession({
       device,
       threads,
       seed,
       graph: graph.spec,
-      weights: sources.weights,
+      weights: await deriveWeights(sources.weights, sources.carried, derived, graph),
     });
     const runtime = new ModelRuntime(session, definition);
     try {
@@ -193,16 +209,12 @@ export class Model implements Disposable {
       runtime.dispose();
       throw error;
     }
-    const { modelType, taskClass } = architecture;
-    const { config } = checkpoint;
     return new Model(runtime, {
-      directory: resolve(dir),
-      modelType,
-      taskClass,
-      config,
-      head,
-      labels,
       ...sources,
+      directory: resolve(dir),
+      definition,
+      labels,
+      source: { architecture, config: checkpoint.config, weights: sources.weights, carried },
     });
   }
 
@@ -219,7 +231,7 @@ export class Model implements Disposable {
     this.#requireNoAdapter();
     const config = resolveAdapterOptions(options, this.modelType);
     const { graph } = this.runtime;
-    const layout = layOutParameters(graph, planAdapter(graph, this.#head, config));
+    const layout = layOutParameters(graph, planAdapter(graph, this.#definition.head, config));
     await this.runtime.run((session) => session.setAdapter(layout.native));
     this.runtime.layout = layout;
     this.runtime.isFrozen = false;
@@ -361,10 +373,10 @@ export class Model implements Disposable {
    */
   parameterCounts(): { readonly trainable: number; readonly all: number } {
     this.runtime.requireAlive();
-    const { parameterCount, isFrozen, graph } = this.runtime;
+    const { parameterCount, isFrozen } = this.runtime;
     return {
       trainable: isFrozen ? 0 : parameterCount,
-      all: countWeights(graph) + parameterCount,
+      all: countWeights(this.#definition) + parameterCount,
     };
   }
 
@@ -436,7 +448,7 @@ export class Model implements Disposable {
       newWeights,
       directory,
       id2label,
-      head: this.#head,
+      head: this.#definition.head,
       ...this.#source,
     };
   }

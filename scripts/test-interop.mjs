@@ -16,11 +16,14 @@ import { Model } from "../dist/index.js";
 process.removeAllListeners("warning");
 
 const TOLERANCE = 1e-5;
-const FAMILIES = ["vit", "bert", "roberta"];
+const FAMILIES = ["vit", "dinov2", "resnet", "bert", "roberta"];
 const SCRIPTS = fileURLToPath(new URL("../test/interop/", import.meta.url));
 
+/** Models whose modules have other names in transformers 5. */
+const RENAMED = ["vit", "dinov2"];
+
 /** Adapters that loko makes itself; the others are those that PEFT made, read and written again. */
-const OWN_ADAPTERS = {
+const TRANSFORMER_ADAPTERS = {
   plain: { r: 3, loraAlpha: 5 },
   rslora: { r: 3, loraAlpha: 5, useRslora: true },
   patterns: { r: 3, rankPattern: { value: 4, "layer.1.*query": 2 }, alphaPattern: { query: 7.5 } },
@@ -36,6 +39,33 @@ const OWN_ADAPTERS = {
   bias_all: { r: 3, bias: "all" },
   saved_modules: { r: 3, modulesToSave: ["intermediate.dense", "classifier"] },
   frozen_head: { r: 3, modulesToSave: [] },
+};
+// The biases behind DINOv2's layer scales cannot be trained.
+const { bias_all: _, ...WITHOUT_ALL_BIASES } = TRANSFORMER_ADAPTERS;
+const OWN_ADAPTERS = {
+  vit: TRANSFORMER_ADAPTERS,
+  bert: TRANSFORMER_ADAPTERS,
+  roberta: TRANSFORMER_ADAPTERS,
+  dinov2: {
+    ...WITHOUT_ALL_BIASES,
+    excluded: { r: 2, targetModules: ["query", "fc2"], excludeModules: ".*layer\\.0.*fc2" },
+    saved_modules: { r: 3, modulesToSave: ["mlp.fc1", "classifier"] },
+    patches: { r: 2, targetModules: ["projection", "fc1", "fc2"] },
+  },
+  resnet: {
+    plain: { r: 3, loraAlpha: 5 },
+    rslora: { r: 3, loraAlpha: 5, useRslora: true },
+    patterns: {
+      r: 3,
+      rankPattern: { "layer.0.convolution": 2 },
+      alphaPattern: { "shortcut.convolution": 7.5 },
+    },
+    excluded: { r: 2, excludeModules: ".*(embedder|shortcut).*" },
+    layers: { r: 3, layersToTransform: [0], layersPattern: "stages" },
+    regex: { r: 2, targetModules: ".*\\.stages\\.1\\..*\\.layer\\.[01]\\.convolution" },
+    head_too: { r: 3, targetModules: ["convolution", "classifier.1"], modulesToSave: [] },
+    frozen_head: { r: 3, modulesToSave: [] },
+  },
 };
 
 const interpreters = [];
@@ -97,7 +127,7 @@ async function exchange(interpreter, folder, seed) {
     const expected = JSON.parse(readFileSync(join(root, "expected.json"), "utf8"));
     const inputs = inputsOf(expected.inputs);
     for (const name of await readdir(join(root, "peft"))) {
-      await withModel(join(root, "base"), {}, async (model) => {
+      await withModel(join(root, "base"), sizeOf(inputs), async (model) => {
         await model.loadAdapter(join(root, "peft", name));
         const logits = await logitsOf(model, inputs);
         const error = maxAbsError(logits, expected.logits[name].flat());
@@ -105,7 +135,7 @@ async function exchange(interpreter, folder, seed) {
         await write(model, join(root, "loko"), `again-${name}`, inputs, ours, family);
       });
     }
-    for (const [name, options] of Object.entries(OWN_ADAPTERS)) {
+    for (const [name, options] of Object.entries(OWN_ADAPTERS[family])) {
       await writeOwn(root, "base", name, options, inputs, ours, family);
     }
     for (const base of await readdir(root)) {
@@ -127,9 +157,10 @@ async function exchange(interpreter, folder, seed) {
   return rows;
 }
 
-async function writeOwn(root, base, name, options, inputs, ours, family) {
-  await withModel(join(root, base), { numLabels: 3, seed: 1 }, async (model) => {
-    await model.addAdapter({ ...options, initLoraWeights: false });
+async function writeOwn(root, base, name, adapter, inputs, ours, family) {
+  const options = { ...sizeOf(inputs), numLabels: 3, seed: 1 };
+  await withModel(join(root, base), options, async (model) => {
+    await model.addAdapter({ ...adapter, initLoraWeights: false });
     const theta = await model.readParameters();
     // Biases and heads begin as in the base model; moved, a test sees them.
     await model.writeParameters(theta.map((value, i) => 0.5 * value + 0.1 * Math.sin(i + 1)));
@@ -142,7 +173,7 @@ async function write(model, folder, name, inputs, ours, family) {
   const logits = await logitsOf(model, inputs);
   await model.saveAdapter(join(folder, name));
   ours.set(`${family}/${name}`, logits);
-  if (family === "vit" && !name.startsWith("again-")) {
+  if (RENAMED.includes(family) && !name.startsWith("again-")) {
     for (const dialect of ["v4", "v5"]) {
       await model.saveAdapter(join(folder, `${name}-${dialect}`), { dialect });
       ours.set(`${family}/${name}-${dialect}`, logits);
@@ -150,9 +181,14 @@ async function write(model, folder, name, inputs, ours, family) {
   }
   await model.mergeAdapter();
   await model.save(join(folder, `${name}-merged`));
-  await withModel(join(folder, `${name}-merged`), {}, async (merged) => {
+  await withModel(join(folder, `${name}-merged`), sizeOf(inputs), async (merged) => {
     ours.set(`${family}/${name}-merged`, await logitsOf(merged, inputs));
   });
+}
+
+/** Models of images are made for the size of the inputs. */
+function sizeOf({ shape }) {
+  return shape.length === 4 ? { imageSize: shape.slice(2) } : {};
 }
 
 async function withModel(dir, options, use) {

@@ -7,6 +7,7 @@ import { exists } from "../io/files.js";
 import { readJsonObject } from "../io/json.js";
 import { openSafetensors } from "../io/safetensors.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
+import { type TargetModule, targetModulesOf } from "../lora/modules.js";
 import { architectureOf } from "../models/architecture.js";
 import { labelCount, readLabels } from "../models/labels.js";
 import { elementsOf } from "../tensor/shape.js";
@@ -70,6 +71,12 @@ const SIZES = [
   "image_size",
   "patch_size",
   "num_channels",
+  "mlp_ratio",
+  "layer_type",
+  "embedding_size",
+  "hidden_sizes",
+  "depths",
+  "conv_channels",
 ];
 const TOKENIZER_FILES = ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"];
 
@@ -79,7 +86,7 @@ async function inspectModel(dir: string, json: boolean): Promise<void> {
   const found = await Promise.all(TOKENIZER_FILES.map((name) => exists(join(dir, name))));
   const facts = {
     kind: "model",
-    modelType: config.model_type,
+    modelType: config.model_type ?? config.architecture,
     architectures: config.architectures,
     sizes: Object.fromEntries(
       SIZES.filter((key) => key in config).map((key) => [key, config[key]]),
@@ -94,49 +101,90 @@ async function inspectModel(dir: string, json: boolean): Promise<void> {
     return;
   }
   await printFacts([
-    ["model", `${facts.modelType} (${facts.architectures ?? "no architectures"})`],
+    [
+      "model",
+      `${facts.modelType} (${facts.architectures ?? facts.taskClass ?? "no architectures"})`,
+    ],
     ...Object.entries(facts.sizes).map(([name, value]) => [name, String(value)] as const),
     ["labels", describeLabels(facts.labels)],
     ["weights", describeTotals(facts)],
     ["tokenizer", facts.tokenizer.join(", ") || "none"],
     ["loko", facts.problem === undefined ? "knows this model" : `cannot: ${facts.problem}`],
   ]);
-  if (facts.linears.length === 0) return;
-  await printLine("\nLinear modules; targetModules takes the end of a name, as query:");
-  await printTable([
-    ["module", "count", "in", "out"],
-    ...facts.linears.map((l) => [
-      l.module,
-      `${l.count}`,
-      count(l.inFeatures),
-      count(l.outFeatures),
-    ]),
-  ]);
+  if (facts.linears.length > 0) {
+    await printLine("\nLinear modules; targetModules takes the end of a name, as query:");
+    await printTable([["module", "count", "in", "out"], ...facts.linears.map(moduleRow)]);
+  }
+  if (facts.convolutions.length > 0) {
+    await printLine("\nConvolutions; targetModules takes the end of a name:");
+    await printTable([
+      ["module", "count", "in", "out", "kernel"],
+      ...facts.convolutions.map((group) => [...moduleRow(group), group.kernel!.join("x")]),
+    ]);
+  }
 }
 
-interface LinearGroup {
-  /** Path with N for the number of the layer. */
+interface ModuleGroup {
+  /** Path with N for the numbers of layers. */
   readonly module: string;
   readonly count: number;
-  readonly inFeatures: number;
-  readonly outFeatures: number;
+  /** One number, or the least and the most. */
+  readonly inFeatures: number | readonly [number, number];
+  readonly outFeatures: number | readonly [number, number];
+  readonly kernel?: readonly number[];
 }
 
-/** The linear modules, those of all layers together; or why the model is not supported. */
-function describeModules(checkpoint: Checkpoint): { linears: LinearGroup[]; problem?: string } {
+interface ModuleFacts {
+  readonly taskClass?: string;
+  readonly linears: readonly ModuleGroup[];
+  readonly convolutions: readonly ModuleGroup[];
+  readonly problem?: string;
+}
+
+/** The modules that can be adapted, those of all layers together; or why the model is not supported. */
+function describeModules(checkpoint: Checkpoint): ModuleFacts {
   try {
-    const { graph } = architectureOf(checkpoint).define(checkpoint);
-    const groups = new Map<string, LinearGroup>();
-    for (const { path, inFeatures, outFeatures } of graph.linears) {
-      const module = path.replace(/\.\d+\./g, ".N.");
-      const before = groups.get(module)?.count ?? 0;
-      groups.set(module, { module, count: before + 1, inFeatures, outFeatures });
-    }
-    return { linears: [...groups.values()] };
+    const architecture = architectureOf(checkpoint);
+    const modules = targetModulesOf(architecture.define(checkpoint).graph);
+    return {
+      taskClass: architecture.taskClass,
+      linears: grouped(modules.filter(({ convolution }) => convolution === undefined)),
+      convolutions: grouped(modules.filter(({ convolution }) => convolution !== undefined)),
+    };
   } catch (error) {
     if (!(error instanceof LokoError)) throw error;
-    return { linears: [], problem: `${error.code}: ${error.message}` };
+    return { linears: [], convolutions: [], problem: `${error.code}: ${error.message}` };
   }
+}
+
+function grouped(modules: readonly TargetModule[]): ModuleGroup[] {
+  const groups = new Map<string, TargetModule[]>();
+  for (const module of modules) {
+    const name = module.path.replace(/\d+(?=\.)/g, "N");
+    const key = `${name} ${module.convolution?.kernel ?? ""}`;
+    groups.set(key, [...(groups.get(key) ?? []), module]);
+  }
+  return [...groups].map(([key, members]) => {
+    const kernel = members[0]!.convolution?.kernel;
+    return {
+      module: key.slice(0, key.indexOf(" ")),
+      count: members.length,
+      inFeatures: range(members.map(({ inFeatures }) => inFeatures)),
+      outFeatures: range(members.map(({ outFeatures }) => outFeatures)),
+      ...(kernel === undefined ? {} : { kernel }),
+    };
+  });
+}
+
+function range(values: readonly number[]): number | readonly [number, number] {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  return least === most ? least : [least, most];
+}
+
+function moduleRow({ module, count: number, inFeatures, outFeatures }: ModuleGroup): string[] {
+  const show = (size: number | readonly [number, number]) =>
+    typeof size === "number" ? count(size) : size.map(count).join("-");
+  return [module, `${number}`, show(inFeatures), show(outFeatures)];
 }
 
 async function inspectAdapter(dir: string, json: boolean): Promise<void> {

@@ -30,7 +30,7 @@ const PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
  */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
   await refuseAdapter(dir);
-  const config = await readJsonObject(join(dir, CONFIG));
+  const config = await readJsonObject(join(dir, CONFIG), { keepSpelling: true });
   if (await exists(join(dir, WEIGHTS))) {
     const { tensors } = await openSafetensors(join(dir, WEIGHTS));
     return { dir, config, weights: tensors };

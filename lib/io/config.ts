@@ -1,5 +1,5 @@
 import { describe, LokoError } from "../errors.js";
-import { type JsonObject, originOf } from "./json.js";
+import { type JsonObject, originOf, setOrigin } from "./json.js";
 
 // Strict on purpose: a key that changes numbers has no default unless its reader states one, and a
 // value of the wrong type (null as well) is an error and never a default.
@@ -71,6 +71,19 @@ export function readString<T extends string = string>(
     return value as T;
   }
   throw badValue(config, key, oneOf ? `one of ${oneOf.map(describe).join(", ")}` : "a string");
+}
+
+/** Reads an object inside the configuration; an absent one, or null, is empty. */
+export function readObject(config: JsonObject, key: string): JsonObject {
+  const value = Object.hasOwn(config, key) ? (config[key] ?? {}) : {};
+  if (typeof value !== "object" || Array.isArray(value)) throw badValue(config, key, "an object");
+  setOrigin(value, `${originOf(config)}, "${key}"`);
+  return value as JsonObject;
+}
+
+/** Whether a `config.json` is timm's, or in its form, and not that of transformers. */
+export function isTimm(config: JsonObject): boolean {
+  return !Object.hasOwn(config, "model_type") && Object.hasOwn(config, "architecture");
 }
 
 function badValue(config: JsonObject, key: string, expected: string): LokoError {

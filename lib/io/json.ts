@@ -1,5 +1,6 @@
 import { describe, LokoError } from "../errors.js";
 import { readInto, withFile } from "./files.js";
+import { spelledMembers } from "./json-text.js";
 
 /** A parsed JSON object; its values are unknown until the readers in `config.ts` have checked them. */
 export type JsonObject = Record<string, unknown>;
@@ -9,6 +10,19 @@ const DEFAULT_MAX_BYTES = 16 * 1024 * 1024;
 
 /** Where an object was read from, so that a later complaint about a key can name the file. */
 const origins = new WeakMap<object, string>();
+
+/** The members of the objects that {@link readJsonObject} was asked to remember. */
+const spellings = new WeakMap<object, ReadonlyMap<string, string>>();
+
+/** The values of a remembered object as its file spells them. */
+export function spellingOf(object: object): ReadonlyMap<string, string> {
+  return spellings.get(object) ?? new Map();
+}
+
+/** Says where a part of a file came from. */
+export function setOrigin(object: object, origin: string): void {
+  origins.set(object, origin);
+}
 
 /** The file that `object` was parsed from, or `fallback` where it did not come from a file. */
 export function originOf(object: object, fallback = "configuration"): string {
@@ -48,11 +62,15 @@ export function parseJsonObject(bytes: Uint8Array, path: string): JsonObject {
 /**
  * Reads and parses a JSON file whose top level must be an object.
  *
+ * @param options.keepSpelling - whether {@link spellingOf} must know it. Default false.
  * @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ (also above `maxBytes`), ERR_CONFIG.
  */
 export async function readJsonObject(
   path: string,
-  { maxBytes = DEFAULT_MAX_BYTES }: { maxBytes?: number } = {},
+  {
+    maxBytes = DEFAULT_MAX_BYTES,
+    keepSpelling = false,
+  }: { maxBytes?: number; keepSpelling?: boolean } = {},
 ): Promise<JsonObject> {
   const bytes = await withFile(path, async ({ handle, size }) => {
     if (size > maxBytes) {
@@ -64,5 +82,7 @@ export async function readJsonObject(
     const buffer = new Uint8Array(size);
     return buffer.subarray(0, await readInto(handle, buffer, 0));
   });
-  return parseJsonObject(bytes, path);
+  const object = parseJsonObject(bytes, path);
+  if (keepSpelling) spellings.set(object, spelledMembers(Buffer.from(bytes).toString("utf8")));
+  return object;
 }

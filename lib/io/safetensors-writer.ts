@@ -4,12 +4,18 @@ import { writeAll } from "./output-folder.js";
 import { LENGTH_BYTES } from "./safetensors-header.js";
 
 /** Bytes per element of what can be written. */
-const DTYPE_BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2 } as const;
+const DTYPE_BYTES = { F64: 8, I64: 8, F32: 4, F16: 2, BF16: 2 } as const;
+
+export type WritableDtype = keyof typeof DTYPE_BYTES;
+
+export function isWritable(dtype: string): dtype is WritableDtype {
+  return Object.hasOwn(DTYPE_BYTES, dtype);
+}
 
 /** A tensor to write; its data is asked for when its turn comes, and may be dropped afterwards. */
 export interface TensorSource {
   readonly name: string;
-  readonly dtype: keyof typeof DTYPE_BYTES;
+  readonly dtype: WritableDtype;
   readonly shape: readonly number[];
   /** Row-major and little-endian. */
   read(): Uint8Array | Promise<Uint8Array>;

@@ -5,12 +5,15 @@ import { join } from "node:path";
 import { LokoError } from "../errors.js";
 import { checkFolder, writeFolder } from "../io/output-folder.js";
 import { bytesOf, type TensorSource, writeSafetensors } from "../io/safetensors-writer.js";
+import type { Architecture } from "../models/architecture.js";
 import { moduleOf, type ParameterLayout } from "../models/parameters.js";
 import { allocate, type ModelRuntime } from "../models/runtime.js";
 import { readWeight } from "../models/weight-reader.js";
 import type { NativeAdapter } from "../native/addon.js";
 import { type Dialect, type DialectChoice, dialectsOf } from "./dialect.js";
 import { isWithin } from "./match.js";
+import { modelCard } from "./model-card.js";
+import { targetModulesOf } from "./modules.js";
 import { formatPeftConfig } from "./peft-config.js";
 import { type BaseModel, CONFIG_FILE, readAdapter, WEIGHTS_FILE } from "./peft-reader.js";
 import { describeTargets } from "./peft-targets.js";
@@ -50,8 +53,7 @@ export interface AdapterHost extends BaseModel {
   readonly runtime: ModelRuntime;
   /** Where the base model was loaded from. */
   readonly directory: string;
-  /** The class of transformers that computes the same. */
-  readonly taskClass: string;
+  readonly architecture: Architecture;
 }
 
 const NO_ADAPTER: NativeAdapter = {
@@ -128,7 +130,11 @@ export async function saveAdapter(
     const tensors = [...trainedTensors(layout, theta), ...frozenTensors(host, frozen)];
     await writeSafetensors(join(folder, WEIGHTS_FILE), inDialects(tensors, dialects));
     await writeFile(join(folder, CONFIG_FILE), configText(host, layout, frozen, dialects));
-    await writeFile(join(folder, "README.md"), modelCard(host));
+    const hasNewHead = host.newWeights.some((name) => name.startsWith(`${host.head}.`));
+    await writeFile(
+      join(folder, "README.md"),
+      modelCard({ ...host, numLabels: host.graph.outputs, hasNewHead }),
+    );
   };
   await writeFolder(dir, fill, { overwrite, ...ADAPTER_FOLDER });
 }
@@ -209,7 +215,7 @@ function configText(
   frozen: readonly string[],
   dialects: readonly Dialect[],
 ): string {
-  const { graph, head, modelType, taskClass } = host;
+  const { graph, head, architecture } = host;
   const saved = [...plan.saved, ...frozen];
   const names = saved.flatMap((path) => {
     if (isWithin(path, head)) return [head];
@@ -219,36 +225,11 @@ function configText(
   return formatPeftConfig(plan.config, {
     base_model_name_or_path: host.directory,
     task_type: isText ? "SEQ_CLS" : null,
-    auto_mapping: isText
-      ? null
-      : {
-          base_model_class: taskClass,
-          parent_library: `transformers.models.${modelType}.modeling_${modelType}`,
-        },
+    auto_mapping:
+      isText || architecture.pythonModule === null
+        ? null
+        : { base_model_class: architecture.taskClass, parent_library: architecture.pythonModule },
     modules_to_save: names.length === 0 ? null : [...new Set(names)],
-    targets: describeTargets({ ...plan, saved, linears: graph.linears, head }, dialects),
+    targets: describeTargets({ ...plan, saved, modules: targetModulesOf(graph), head }, dialects),
   });
-}
-
-function modelCard({ directory, graph, taskClass, head, newWeights }: AdapterHost): string {
-  const hasNewHead = newWeights.some((name) => name.startsWith(`${head}.`));
-  const size = `num_labels=${graph.outputs}${hasNewHead ? ", ignore_mismatched_sizes=True" : ""}`;
-  return `---
-base_model: ${JSON.stringify(directory)}
-library_name: peft
-tags:
-- lora
-- loko
----
-
-A LoRA adapter for \`${taskClass}\` with ${graph.outputs} labels, trained with LoKO for Node.js.
-
-\`\`\`python
-from peft import PeftModel
-from transformers import ${taskClass}
-
-base = ${taskClass}.from_pretrained(${JSON.stringify(directory)}, ${size})
-model = PeftModel.from_pretrained(base, "path/of/this/folder")
-\`\`\`
-`;
 }

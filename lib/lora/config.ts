@@ -14,10 +14,11 @@ export interface AdapterOptions {
   /** Numerator alpha of the scale alpha / r. Default 8. */
   loraAlpha?: number;
   /**
-   * The linear modules to adapt. An entry of a list matches a module whose path equals it or ends with
-   * "." + entry; a string is a regular expression for the whole path; "all-linear" is every linear
-   * module but those of the output head. Default by model type: `["query", "value"]` for `bert`,
-   * `roberta` and `vit`.
+   * The linear modules and convolutions to adapt. An entry of a list matches a module whose path equals it
+   * or ends with "." + entry; a string is a regular expression for the whole path; "all-linear" is every
+   * linear module but those of the output head, and no convolution. Default by model type:
+   * `["query", "value"]` for `bert`, `roberta`, `vit` and `dinov2`, and for convolutional nets every
+   * convolution (`lenet`: and every linear module) but the head.
    */
   targetModules?: string | readonly string[];
   /** Modules never to adapt, by the same rules. Default none. */
@@ -68,12 +69,24 @@ export interface AdapterConfig {
   readonly bias: AdapterBias;
 }
 
-/** Those of PEFT. It has none for image models and refuses them; for ViT those of its examples. */
-const DEFAULT_TARGETS: ReadonlyMap<string, readonly string[]> = new Map([
-  ["bert", ["query", "value"]],
-  ["roberta", ["query", "value"]],
-  ["vit", ["query", "value"]],
-]);
+const QUERY_AND_VALUE: readonly string[] = ["query", "value"];
+
+/**
+ * Those of PEFT. It has none for image models and refuses them; for ViT those of its examples, for
+ * convolutional nets every convolution.
+ */
+const DEFAULT_TARGETS: readonly (readonly [modelType: RegExp, targets: readonly string[]])[] = [
+  [/^(?:bert|roberta|vit|dinov2)$/, QUERY_AND_VALUE],
+  [/^resnet$/, ["convolution"]],
+  [/^resnet(?:18|34)$/, ["conv1", "conv2", "downsample.0"]],
+  [/^resnet\d+$/, ["conv1", "conv2", "conv3", "downsample.0"]],
+  [/^densenet\d+$/, ["conv0", "conv1", "conv2", "conv"]],
+  [/^lenet$/, ["conv1", "conv2", "fc1", "fc2"]],
+];
+
+function defaultTargets(modelType: string): readonly string[] | undefined {
+  return DEFAULT_TARGETS.find(([types]) => types.test(modelType))?.[1];
+}
 
 const OPTION_NAMES: readonly string[] = [
   "r",
@@ -120,12 +133,12 @@ export function resolveAdapterOptions(options: AdapterOptions, modelType: string
     initLoraWeights = true,
     bias = "none",
   } = options;
-  const targetModules = readModules(options, "targetModules") ?? DEFAULT_TARGETS.get(modelType);
+  const targetModules = readModules(options, "targetModules") ?? defaultTargets(modelType);
   if (targetModules === undefined || targetModules.length === 0) {
     throw new LokoError(
       "ERR_TARGET_MODULES",
       `targetModules must name at least one module: model type ${describe(modelType)} ` +
-        `${DEFAULT_TARGETS.has(modelType) ? "was given an empty one" : "has no default"}.`,
+        `${defaultTargets(modelType) ? "was given an empty one" : "has no default"}.`,
     );
   }
   const layersToTransform = readLayers(options.layersToTransform);

@@ -26,8 +26,18 @@ const VIT_V5 = renamedLayers("vit.encoder.layer.", "vit.layers.", [
   ["layernorm_after", "layernorm_after"],
 ]);
 
+const DINOV2_V5 = renamedLayers("dinov2.encoder.layer.", "dinov2.encoder.layer.", [
+  ["attention.attention.query", "attention.q_proj"],
+  ["attention.attention.key", "attention.k_proj"],
+  ["attention.attention.value", "attention.v_proj"],
+  ["attention.output.dense", "attention.o_proj"],
+]);
+
 /** Models whose names changed in transformers 5. */
-const V5: ReadonlyMap<string, Dialect> = new Map([["vit", VIT_V5]]);
+const V5: ReadonlyMap<string, Dialect> = new Map([
+  ["vit", VIT_V5],
+  ["dinov2", DINOV2_V5],
+]);
 
 /** Those of a choice, the names of checkpoints first; one where the names never changed. */
 export function dialectsOf(modelType: string, choice: DialectChoice = "both"): readonly Dialect[] {

@@ -1,40 +1,22 @@
 import { describe, LokoError, nearestNames } from "../errors.js";
 import type { AdapterConfig } from "./config.js";
+import { type LoraSite, requireExpressible, type TargetModule } from "./modules.js";
 import { compilePattern } from "./pattern.js";
-
-/** A linear module of a model: y = W·x + b with W of shape [outFeatures, inFeatures]. */
-export interface LinearModule {
-  /** The path in the task model, as `vit.encoder.layer.0.attention.attention.query`. */
-  readonly path: string;
-  readonly inFeatures: number;
-  readonly outFeatures: number;
-}
-
-/** A linear module with a LoRA update: y = W·x + b + scale·B·A·x. */
-export interface LoraSite extends LinearModule {
-  /** A is [r, inFeatures], B is [outFeatures, r]. */
-  readonly r: number;
-  readonly alpha: number;
-  /** alpha / r, or alpha / sqrt(r) with `useRslora`. */
-  readonly scale: number;
-}
 
 /**
  * Chooses the modules to adapt, by PEFT's rules (`check_target_module_exists` and `get_pattern_key` in
  * huggingface/peft 0.21), in the order of `modules`. Unlike PEFT, an entry that selects nothing is an
  * error even when others select something, and so is a rank or alpha pattern without effect.
  *
- * @param modules - every linear module of the model, the output head included.
+ * @param modules - every module of the model that can be adapted, the output head included.
  * @param headPath - path of the output head, which "all-linear" leaves out.
- * @param convolutions - paths that exist and cannot be adapted, for the message.
  * @throws LokoError ERR_TARGET_MODULES naming each dead entry and the nearest names; ERR_LORA_CONFIG
- * for a scale that float32 cannot hold.
+ * for a scale that float32 cannot hold; ERR_UNSUPPORTED for a convolution that PEFT cannot express.
  */
 export function resolveTargets(
-  modules: readonly LinearModule[],
+  modules: readonly TargetModule[],
   headPath: string,
   config: AdapterConfig,
-  convolutions: readonly string[] = [],
 ): LoraSite[] {
   const sites = selectTargets(modules, headPath, config);
   const chosen = sites.map(({ path }) => path);
@@ -42,11 +24,13 @@ export function resolveTargets(
   const { targetModules } = config;
   if (typeof targetModules === "string") {
     if (chosen.length === 0) {
-      throw deadEntries("targetModules", [targetModules], paths, convolutions);
+      throw isAllLinear(targetModules)
+        ? noLinears(paths)
+        : deadEntries("targetModules", [targetModules], paths);
     }
   } else {
     const dead = targetModules.filter((name) => !chosen.some((path) => endsWith(path, name)));
-    if (dead.length > 0) throw deadEntries("targetModules", dead, paths, convolutions);
+    if (dead.length > 0) throw deadEntries("targetModules", dead, paths);
   }
   for (const option of ["rankPattern", "alphaPattern"] as const) {
     const dead = compilePatterns(config, option)
@@ -61,10 +45,11 @@ export function resolveTargets(
  * As {@link resolveTargets}, but like PEFT: entries and patterns that select nothing are no error, as a
  * file from elsewhere may hold them.
  *
- * @throws LokoError ERR_LORA_CONFIG for a scale that float32 cannot hold.
+ * @throws LokoError ERR_LORA_CONFIG for a scale that float32 cannot hold; ERR_UNSUPPORTED for a convolution
+ * that PEFT cannot express.
  */
 export function selectTargets(
-  modules: readonly LinearModule[],
+  modules: readonly TargetModule[],
   headPath: string,
   config: AdapterConfig,
 ): LoraSite[] {
@@ -75,9 +60,10 @@ export function selectTargets(
   const alphaOf = patternLookup(config, "alphaPattern", config.loraAlpha);
   return modules
     .filter(({ path }) => !isExcluded(path) && !saved.some((name) => isWithin(path, name)))
-    .filter(({ path }) => isTarget(path))
+    .filter(isTarget)
     .map((module) => {
       const r = rankOf(module.path);
+      requireExpressible(module, r);
       const alpha = alphaOf(module.path);
       const scale = alpha / (config.useRslora ? Math.sqrt(r) : r);
       requireFloat32(scale, alpha, module.path);
@@ -148,13 +134,21 @@ function modulePredicate(
   return (path) => pattern.test(path);
 }
 
-function targetPredicate(config: AdapterConfig, headPath: string): (path: string) => boolean {
+/** PEFT's word for every linear module but the head; convolutions are none. */
+function isAllLinear(targets: string): boolean {
+  return targets.toLowerCase() === "all-linear";
+}
+
+function targetPredicate(
+  config: AdapterConfig,
+  headPath: string,
+): (module: TargetModule) => boolean {
   const { targetModules, layersToTransform: layers } = config;
-  if (typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear") {
-    return (path) => !isWithin(path, headPath);
+  if (typeof targetModules === "string" && isAllLinear(targetModules)) {
+    return ({ path, convolution }) => convolution === undefined && !isWithin(path, headPath);
   }
   const matches = modulePredicate(targetModules, "targetModules");
-  if (layers === null) return matches;
+  if (layers === null) return ({ path }) => matches(path);
 
   // As in PEFT: the first numbered segment is the layer, and a full path in the list ignores layers.
   const patterns =
@@ -167,7 +161,7 @@ function targetPredicate(config: AdapterConfig, headPath: string): (path: string
             (pattern) => `^(?:|.*?\\.)(?:${pattern})\\.(?<layer>\\d+)\\.`,
           ),
         );
-  return (path) => {
+  return ({ path }) => {
     if (targetModules.includes(path)) return true;
     if (!matches(path)) return false;
     const found = patterns.map((pattern) => pattern.exec(path)).find((match) => match !== null);
@@ -200,13 +194,8 @@ function deadEntries(
   option: string,
   entries: readonly string[],
   paths: readonly string[],
-  convolutions: readonly string[] = [],
 ): LokoError {
   const reasons = entries.map((entry) => {
-    const convolution = convolutions.find((path) => endsWith(path, entry));
-    if (convolution !== undefined) {
-      return `${describe(entry)} is the convolution ${convolution}, which is not supported yet`;
-    }
     if (option !== "modulesToSave" && paths.some((path) => endsWith(path, entry))) {
       return `${describe(entry)} exists, but excludeModules, modulesToSave or layersToTransform leave it out`;
     }
@@ -218,4 +207,13 @@ function deadEntries(
     return `${describe(entry)} matches no module; the nearest names are ${near}`;
   });
   return new LokoError("ERR_TARGET_MODULES", `${option}: ${reasons.join("; ")}.`);
+}
+
+function noLinears(paths: readonly string[]): LokoError {
+  const convolutions = paths.slice(0, 3).map(describe).join(", ");
+  return new LokoError(
+    "ERR_TARGET_MODULES",
+    `targetModules: "all-linear" selects nothing, since the model has no linear module but those that are ` +
+      `trained in full or excluded. Name its convolutions, as ${convolutions}.`,
+  );
 }

@@ -16,7 +16,8 @@ import {
 } from "../models/parameters.js";
 import type { ModelGraph } from "../nn/graph.js";
 import { dialectsOf } from "./dialect.js";
-import { isWithin, type LoraSite, savedParameterName, selectTargets } from "./match.js";
+import { isWithin, savedParameterName, selectTargets } from "./match.js";
+import { type LoraSite, targetModulesOf } from "./modules.js";
 import { type PeftConfig, parsePeftConfig } from "./peft-config.js";
 import { type AdapterTensors, checkFit, foreign, readTensorNames } from "./peft-tensors.js";
 
@@ -125,17 +126,18 @@ function sitesOf(
   { graph, head }: BaseModel,
   saved: readonly string[],
 ): LoraSite[] {
+  const modules = targetModulesOf(graph);
   const sites = new Map<string, LoraSite>();
   for (const dialect of dialects) {
     const rename = (path: string) => dialect.fromCheckpoint(path);
-    const linears = graph.linears.map((module) => ({ ...module, path: rename(module.path) }));
+    const renamed = modules.map((module) => ({ ...module, path: rename(module.path) }));
     const config = { ...peft.adapter, modulesToSave: saved.map(rename) };
-    for (const site of selectTargets(linears, head, config)) {
+    for (const site of selectTargets(renamed, head, config)) {
       const path = dialect.toCheckpoint(site.path);
       if (!sites.has(path)) sites.set(path, { ...site, path });
     }
   }
-  return graph.linears.flatMap(({ path }) => sites.get(path) ?? []);
+  return modules.flatMap(({ path }) => sites.get(path) ?? []);
 }
 
 /** Without them the predictions would depend on a seed. */

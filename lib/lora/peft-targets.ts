@@ -2,7 +2,8 @@
 
 import type { AdapterConfig } from "./config.js";
 import type { Dialect } from "./dialect.js";
-import { endsWith, type LinearModule, type LoraSite, selectTargets } from "./match.js";
+import { endsWith, selectTargets } from "./match.js";
+import type { LoraSite, TargetModule } from "./modules.js";
 import type { PeftTargets } from "./peft-config.js";
 
 /** What a description of targets is made from; all paths are those of checkpoints. */
@@ -12,8 +13,8 @@ export interface TargetedModel {
   readonly sites: readonly LoraSite[];
   /** Modules trained in full. */
   readonly saved: readonly string[];
-  /** Every linear module of the model. */
-  readonly linears: readonly LinearModule[];
+  /** Every module of the model that can be adapted. */
+  readonly modules: readonly TargetModule[];
   readonly head: string;
 }
 
@@ -61,11 +62,11 @@ interface ListedTargets extends PeftTargets {
 
 /** Lists of names and nothing else, for each dialect its own. */
 function listed(
-  { config, sites, linears }: TargetedModel,
+  { config, sites, modules }: TargetedModel,
   dialects: readonly Dialect[],
 ): ListedTargets {
-  const pathsOf = (modules: readonly LinearModule[], dialect: Dialect) =>
-    modules.map(({ path }) => dialect.fromCheckpoint(path));
+  const pathsOf = (those: readonly TargetModule[], dialect: Dialect) =>
+    those.map(({ path }) => dialect.fromCheckpoint(path));
   const patterns = (key: "r" | "alpha", usual: number) =>
     dialects.flatMap((dialect) =>
       [...new Set(sites.map((site) => site[key]))]
@@ -78,7 +79,7 @@ function listed(
     );
   return {
     target_modules: dialects.flatMap((dialect) =>
-      shortestNames(pathsOf(sites, dialect), pathsOf(linears, dialect)),
+      shortestNames(pathsOf(sites, dialect), pathsOf(modules, dialect)),
     ),
     exclude_modules: null,
     layers_to_transform: null,
@@ -110,8 +111,8 @@ function sortKeys(patterns: Readonly<Record<string, number>>): Record<string, nu
 /** Whether PEFT would select with `targets` exactly the sites of the model in this dialect. */
 function selectsTheSame(model: TargetedModel, targets: PeftTargets, dialect: Dialect): boolean {
   const rename = (path: string) => dialect.fromCheckpoint(path);
-  const linears = model.linears.map((module) => ({ ...module, path: rename(module.path) }));
-  const selected = selectTargets(linears, model.head, {
+  const modules = model.modules.map((module) => ({ ...module, path: rename(module.path) }));
+  const selected = selectTargets(modules, model.head, {
     ...model.config,
     targetModules: targets.target_modules,
     excludeModules: targets.exclude_modules ?? [],

@@ -4,6 +4,7 @@ import { describe, LokoError, nearestNames } from "../errors.js";
 import type { TensorInfo } from "../io/safetensors-header.js";
 import type { ModelGraph } from "../nn/graph.js";
 import type { Dialect } from "./dialect.js";
+import { factorShapes, targetModulesOf } from "./modules.js";
 
 /** Before the path of a module: PeftModel holds the tuner, which holds the model. */
 export const PREFIX = "base_model.model.";
@@ -94,7 +95,7 @@ export function foreign(file: string, name: string): LokoError {
  *
  * @param baseModel - what the adapter says it was made for.
  * @throws LokoError ERR_ADAPTER_MISMATCH naming the first tensor that does not fit; ERR_UNSUPPORTED for
- * LoRA on a module that is not linear.
+ * LoRA on a module that can have none.
  */
 export function checkFit(
   { byName }: AdapterTensors,
@@ -107,16 +108,17 @@ export function checkFit(
       "ERR_ADAPTER_MISMATCH",
       `${info.path}: ${describe(info.name)} ${problem}. The adapter was made for ${madeFor}.`,
     );
+  const modules = targetModulesOf(graph);
   for (const [name, infos] of byName) {
     const info = infos[0]!;
     const { path, parameter } = splitName({ name, path: info.path });
     if (!parameter.startsWith("lora_")) continue;
-    const module = graph.linears.find((linear) => linear.path === path);
-    if (module === undefined && graph.modules.includes(path)) throw notLinear(info, path);
+    const module = modules.find((candidate) => candidate.path === path);
+    if (module === undefined && graph.modules.includes(path)) throw notAdaptable(info, path);
     if (module === undefined) {
       const near = nearestNames(
         path,
-        graph.linears.map((linear) => linear.path),
+        modules.map((candidate) => candidate.path),
         1,
       )[0];
       throw mismatch(
@@ -124,11 +126,18 @@ export function checkFit(
         `belongs to a module that the model lacks; the nearest is ${describe(near)}`,
       );
     }
-    const [axis, features] =
-      parameter === "lora_A.weight" ? [1, module.inFeatures] : [0, module.outFeatures];
-    if (info.shape.length !== 2 || info.shape[axis] !== features) {
-      const expected = axis === 1 ? `[r, ${features}]` : `[${features}, r]`;
-      throw mismatch(info, `has the shape [${info.shape}], and the model needs ${expected}`);
+    const isA = parameter === "lora_A.weight";
+    // Its own rank, whatever the configuration says: that is compared later.
+    const groups = isA ? 1 : (module.convolution?.groups ?? 1);
+    const r = (info.shape[isA ? 0 : 1] ?? 0) * groups;
+    const expected = factorShapes(module, r)[isA ? "a" : "b"];
+    if (info.shape.join() !== expected.join()) {
+      const rank = groups === 1 ? "r" : `r / ${groups}`;
+      const shape = expected.map((extent, axis) => (axis === (isA ? 0 : 1) ? rank : extent));
+      throw mismatch(
+        info,
+        `has the shape [${info.shape}], and the model needs [${shape.join(", ")}]`,
+      );
     }
   }
   for (const { name, shape } of graph.weights) {
@@ -143,10 +152,10 @@ export function checkFit(
   }
 }
 
-function notLinear(info: TensorInfo, path: string): LokoError {
+function notAdaptable(info: TensorInfo, path: string): LokoError {
   return new LokoError(
     "ERR_UNSUPPORTED",
-    `${info.path}: ${describe(info.name)} adapts ${describe(path)}, which is not a linear module, and ` +
-      "only those can be adapted.",
+    `${info.path}: ${describe(info.name)} adapts ${describe(path)}, which is not a linear module or ` +
+      "a convolution, and only those can be adapted.",
   );
 }

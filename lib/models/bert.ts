@@ -10,6 +10,7 @@ import { type JsonObject, originOf } from "../io/json.js";
 import type { Activation } from "../native/addon.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
+import type { ImageExtent } from "./image-size.js";
 import { labelCount } from "./labels.js";
 import {
   addFeedForward,
@@ -77,8 +78,10 @@ function architecture(variant: Variant): Architecture {
   return {
     modelType: variant.modelType,
     taskClass: variant.taskClass,
-    define(checkpoint, numLabels) {
+    pythonModule: `transformers.models.${variant.modelType}.modeling_${variant.modelType}`,
+    define(checkpoint, { numLabels, imageSize } = {}) {
       const { config } = checkpoint;
+      refuseImageSize(imageSize);
       const sizes = readConfig(config, variant);
       requireLayers(checkpoint, prefix, sizes.layers);
       return {
@@ -95,6 +98,11 @@ function architecture(variant: Variant): Architecture {
       };
     },
   };
+}
+
+function refuseImageSize(imageSize: ImageExtent | undefined): void {
+  if (imageSize === undefined) return;
+  throw new LokoError("ERR_OPTION", "imageSize is an option of models of images, not of texts.");
 }
 
 /** A checkpoint of a pretraining task lacks the head, and that of masked language modelling the pooler. */

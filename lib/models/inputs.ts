@@ -13,7 +13,7 @@ export interface ImageInputs {
    * before a call returns, so the array may be reused at once.
    */
   readonly pixelValues: Float32Array;
-  /** [B, C, H, W]; C, H and W must be those of the model's configuration. */
+  /** [B, C, H, W]; C, H and W are those of `model.input`. */
   readonly shape: readonly number[];
 }
 
@@ -75,7 +75,7 @@ function checkImageInputs(inputs: ImageInputs, image: GraphInput & { kind: "imag
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
       `inputs.shape must be [B, ${channels}, ${height}, ${width}] with B >= 1, as the model's ` +
-        `configuration says, got ${got}.`,
+        `configuration and the option imageSize of Model.fromPretrained say, got ${got}.`,
     );
   }
   const expected = batch * channels * height * width;

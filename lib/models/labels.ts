@@ -1,5 +1,5 @@
 import { describe, LokoError } from "../errors.js";
-import { readNumber, readString } from "../io/config.js";
+import { isTimm, readNumber, readString } from "../io/config.js";
 import { type JsonObject, originOf } from "../io/json.js";
 
 /** What the outputs of a model mean; transformers' `problem_type`. */
@@ -22,8 +22,14 @@ export interface Labels {
   readonly problemType: ProblemType;
 }
 
-/** As transformers counts: entries of id2label, else num_labels, else 2. @throws LokoError ERR_CONFIG */
+/**
+ * As transformers counts: entries of id2label, else num_labels, else 2. timm's files say "num_classes", and
+ * 0 for a model without a head, which gets one of 2.
+ *
+ * @throws LokoError ERR_CONFIG
+ */
 export function labelCount(config: JsonObject): number {
+  if (isTimm(config)) return readNumber(config, "num_classes", { integer: true, min: 0 }) || 2;
   const labels = Object.hasOwn(config, "id2label") ? config.id2label : undefined;
   if (labels === undefined || labels === null) {
     return readNumber(config, "num_labels", { integer: true, min: 1, default: 2 });
@@ -56,6 +62,7 @@ function defaultNames(m: number): string[] {
 }
 
 function namesOf(config: JsonObject, m: number): string[] {
+  if (isTimm(config)) return timmNames(config, m);
   const labels = config.id2label as Record<string, unknown> | undefined | null;
   if (labels === undefined || labels === null) return defaultNames(m);
   return Array.from({ length: m }, (_, index) => {
@@ -67,6 +74,34 @@ function namesOf(config: JsonObject, m: number): string[] {
         `got ${describe(name)}.`,
     );
   });
+}
+
+/** "label_names": a list, or an object with gaps; what names no class of its own is left out. */
+function timmNames(config: JsonObject, m: number): string[] {
+  const { label_names: names } = config;
+  return Array.isArray(names) && names.length === m && names.every((n) => typeof n === "string")
+    ? names
+    : defaultNames(m);
+}
+
+/** The keys of `config.json` that give a model these labels, in the form that it has. */
+export function labelKeys(config: JsonObject, id2label: readonly string[]): JsonObject {
+  if (isTimm(config)) {
+    const { pretrained_cfg: pretrained } = config;
+    return {
+      num_classes: id2label.length,
+      label_names: id2label,
+      ...(pretrained === undefined
+        ? {}
+        : { pretrained_cfg: { ...(pretrained as JsonObject), num_classes: id2label.length } }),
+    };
+  }
+  return {
+    // transformers counts the entries of id2label, and takes num_labels for something else to check.
+    num_labels: undefined,
+    id2label: Object.fromEntries(id2label.entries()),
+    label2id: Object.fromEntries(id2label.map((name, index) => [name, index])),
+  };
 }
 
 /** One label without a problem type is a regression, as in transformers. */

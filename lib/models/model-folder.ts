@@ -3,15 +3,18 @@
 import { copyFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LokoError } from "../errors.js";
+import { isTimm } from "../io/config.js";
 import { toFileError } from "../io/files.js";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../io/half.js";
-import type { JsonObject } from "../io/json.js";
+import { type JsonObject, spellingOf } from "../io/json.js";
+import { formatJson } from "../io/json-text.js";
 import { writeFolder } from "../io/output-folder.js";
 import { type TensorSource, writeSafetensors } from "../io/safetensors-writer.js";
 import type { NativeWeight } from "../native/addon.js";
-import { labelCount } from "./labels.js";
+import type { Architecture } from "./architecture.js";
+import { labelCount, labelKeys } from "./labels.js";
 import type { ModelRuntime } from "./runtime.js";
-import { readWeight } from "./weight-reader.js";
+import { type FloatDtype, readWeight } from "./weight-reader.js";
 
 /** Options of {@link Model.save}. */
 export interface SaveOptions {
@@ -33,16 +36,21 @@ export interface SaveSummary {
   readonly weight: string;
 }
 
-/** What a model is written from. */
-export interface ModelHost {
-  readonly runtime: ModelRuntime;
-  readonly directory: string;
-  /** The class of transformers that computes the same. */
-  readonly taskClass: string;
+/** What a model was loaded from. */
+export interface ModelSource {
+  readonly architecture: Architecture;
   /** `config.json` of the checkpoint. */
   readonly config: JsonObject;
   /** Every weight, with its type in the checkpoint. */
   readonly weights: readonly NativeWeight[];
+  /** Tensors to copy from the checkpoint; they stand for the weight of the same name. */
+  readonly carried: readonly TensorSource[];
+}
+
+/** What a model is written from. */
+export interface ModelHost extends ModelSource {
+  readonly runtime: ModelRuntime;
+  readonly directory: string;
   /** Names of the labels. */
   readonly id2label: readonly string[];
 }
@@ -84,7 +92,9 @@ export async function saveModel(
     );
   }
   let summary: SaveSummary = { largestRounding: 0, weight: "" };
-  const tensors = host.weights.map(
+  const { carried } = host;
+  const own = host.weights.filter(({ name }) => !carried.some((tensor) => tensor.name === name));
+  const tensors = own.map(
     ({ name, shape, dtype = "F32" }): TensorSource => ({
       name,
       shape,
@@ -99,7 +109,7 @@ export async function saveModel(
     }),
   );
   const fill = async (folder: string) => {
-    await writeSafetensors(join(folder, "model.safetensors"), tensors);
+    await writeSafetensors(join(folder, "model.safetensors"), [...tensors, ...carried]);
     await writeFile(join(folder, "config.json"), configText(host));
     const present = await readdir(host.directory).catch((error: unknown) => {
       throw toFileError(host.directory, error);
@@ -116,7 +126,7 @@ async function roundingOf(
   runtime: ModelRuntime,
   name: string,
   shape: readonly number[],
-  dtype: TensorSource["dtype"],
+  dtype: FloatDtype,
   bytes: Uint8Array,
 ): Promise<number> {
   if (dtype === "F32" || dtype === "F64") return 0;
@@ -127,13 +137,11 @@ async function roundingOf(
 }
 
 /** The configuration of the checkpoint, with the task that the model now does. */
-function configText({ config, taskClass, id2label }: ModelHost): string {
-  const result: JsonObject = { ...config, architectures: [taskClass] };
-  if (labelCount(config) !== id2label.length) {
-    // transformers counts the entries of id2label, and takes num_labels for something else to check.
-    delete result.num_labels;
-    result.id2label = Object.fromEntries(id2label.entries());
-    result.label2id = Object.fromEntries(id2label.map((name, index) => [name, index]));
-  }
-  return `${JSON.stringify(result, null, 2)}\n`;
+function configText({ config, architecture, id2label }: ModelHost): string {
+  const result: JsonObject = {
+    ...config,
+    ...(isTimm(config) ? {} : { architectures: [architecture.taskClass] }),
+    ...(labelCount(config) === id2label.length ? {} : labelKeys(config, id2label)),
+  };
+  return formatJson(result, spellingOf(config));
 }

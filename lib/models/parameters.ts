@@ -2,15 +2,16 @@ import { describe, LokoError } from "../errors.js";
 import type { AdapterConfig } from "../lora/config.js";
 import {
   biasParameterName,
-  type LoraSite,
   loraParameterName,
   resolveModulesToSave,
   resolveTargets,
   savedParameterName,
 } from "../lora/match.js";
+import { factorShapes, type LoraSite, targetModulesOf } from "../lora/modules.js";
 import type { NativeAdapter } from "../native/addon.js";
 import type { ModelGraph } from "../nn/graph.js";
 import { elementsOf } from "../tensor/shape.js";
+import type { ModelDefinition } from "./architecture.js";
 
 /**
  * Which part of an adapter a parameter belongs to: LoRA's A or B, a bias beside a frozen weight, or a
@@ -56,13 +57,10 @@ const MAX_PARAMETERS = 2 ** 31 - 1;
 /**
  * Decides what the options of `addAdapter` train.
  *
- * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG.
+ * @throws LokoError ERR_TARGET_MODULES, ERR_LORA_CONFIG, ERR_UNSUPPORTED.
  */
 export function planAdapter(graph: ModelGraph, head: string, config: AdapterConfig): AdapterPlan {
-  const convolutions = graph.weights
-    .filter(({ shape }) => shape.length === 4)
-    .map(({ name }) => name.replace(/\.weight$/, ""));
-  const sites = resolveTargets(graph.linears, head, config, convolutions);
+  const sites = resolveTargets(targetModulesOf(graph), head, config);
   const saved = resolveModulesToSave(graph.modules, head, config);
   return { config, sites, saved, biases: trainedBiases(graph, config, sites, saved) };
 }
@@ -93,7 +91,7 @@ export function moduleOf(parameter: string): string {
  * that order, then for each module trained in full its weight and its bias.
  *
  * @throws LokoError ERR_OUT_OF_MEMORY for too long a theta, and ERR_UNSUPPORTED for a module to save
- * that is not linear.
+ * that is not linear or a bias that cannot be trained.
  */
 export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): ParameterLayout {
   const parameters: ParameterInfo[] = [];
@@ -109,14 +107,19 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
   };
 
   const shapes = new Map(graph.weights.map(({ name, shape }) => [name, shape]));
-  const lora = plan.sites.map((site) => ({
-    module: site.path,
-    rank: site.r,
-    scale: site.scale,
-    a: place(loraParameterName(site.path, "A"), [site.r, site.inFeatures], "loraA"),
-    b: place(loraParameterName(site.path, "B"), [site.outFeatures, site.r], "loraB"),
-  }));
+  const lora = plan.sites.map((site) => {
+    const { path: module, r: rank, scale } = site;
+    const { a, b } = factorShapes(site, rank);
+    return {
+      module,
+      rank,
+      scale,
+      a: place(loraParameterName(module, "A"), a, "loraA"),
+      b: place(loraParameterName(module, "B"), b, "loraB"),
+    };
+  });
   const biases = plan.biases.map((parameter) => {
+    requireTrainable(graph, `bias "${plan.config.bias}"`, moduleOf(parameter));
     const isAdapted = plan.sites.some(({ path }) => path === moduleOf(parameter));
     const name = biasParameterName(moduleOf(parameter), isAdapted);
     return { parameter, offset: place(name, shapes.get(parameter)!, "bias") };
@@ -147,12 +150,44 @@ export function layOutParameters(graph: ModelGraph, plan: AdapterPlan): Paramete
   };
 }
 
-/** Number of values in all weights of a model, without what an adapter adds. */
-export function countWeights(graph: ModelGraph): number {
-  return graph.weights.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
+/**
+ * Number of parameters of the class in Python, without what an adapter adds. As in PyTorch, the running
+ * statistics of batch norms are none.
+ */
+export function countWeights({ graph, carried = [], derived = [] }: ModelDefinition): number {
+  const sources = new Map(derived.map(({ name, sourceShape }) => [name, sourceShape]));
+  const weights = graph.weights.filter(({ name }) => !/\.running_(?:mean|var)$/.test(name));
+  return [...weights, ...carried.filter(({ isParameter }) => isParameter)].reduce(
+    (sum, { name, shape }) => sum + elementsOf(sources.get(name) ?? shape),
+    0,
+  );
+}
+
+/** Native code trains linear modules and layer norms; `option` asked for the module or its bias. */
+function requireTrainable(graph: ModelGraph, option: string, path: string): void {
+  const reason = untrainable(graph, path);
+  if (reason === undefined) return;
+  throw new LokoError(
+    "ERR_UNSUPPORTED",
+    `${option}: ${describe(path)} ${reason}, and such modules are frozen but for LoRA factors.`,
+  );
+}
+
+function untrainable({ spec }: ModelGraph, path: string): string | undefined {
+  for (const node of spec.nodes) {
+    if (node.op === "conv2d" && node.module === path) return "is a convolution";
+    const norm = node.op === "conv2d" ? node.norm : node.op === "batchNorm" ? node : undefined;
+    if (norm?.bias === `${path}.bias`) return "is a batch norm";
+    const parts = node.op === "linear" ? node.parts : [];
+    if (parts.some(({ module, outputScale }) => module === path && outputScale !== undefined)) {
+      return "has an output that is scaled";
+    }
+  }
+  return undefined;
 }
 
 function requireLinear(graph: ModelGraph, path: string): void {
+  requireTrainable(graph, "modulesToSave", path);
   if (graph.linears.some((module) => module.path === path)) return;
   throw new LokoError(
     "ERR_UNSUPPORTED",

@@ -6,7 +6,9 @@ import type { JsonObject } from "../io/json.js";
 import type { Activation } from "../native/addon.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
+import type { ImageExtent } from "./image-size.js";
 import { labelCount } from "./labels.js";
+import { derivedPositions } from "./positions.js";
 import {
   addFeedForward,
   hasHead,
@@ -18,6 +20,7 @@ import {
 const PREFIX = "vit.";
 const HEAD = "classifier";
 const TASK_CLASS = "ViTForImageClassification";
+const POSITIONS = `${PREFIX}embeddings.position_embeddings`;
 
 interface ViTConfig {
   readonly hidden: number;
@@ -35,15 +38,19 @@ interface ViTConfig {
 export const vit: Architecture = {
   modelType: "vit",
   taskClass: TASK_CLASS,
-  define(checkpoint, numLabels) {
+  pythonModule: "transformers.models.vit.modeling_vit",
+  define(checkpoint, { numLabels, imageSize } = {}) {
     const { config } = checkpoint;
     const sizes = readConfig(config);
     requireLayers(checkpoint, PREFIX, sizes.layers);
+    const extent = imageSize ?? { height: sizes.image, width: sizes.image };
+    const positions = derivedPositions(POSITIONS, sizes, extent);
     return {
-      graph: build(sizes, numLabels ?? labelCount(config)),
+      graph: build(sizes, extent, numLabels ?? labelCount(config)),
       head: HEAD,
       newModules: hasHead(checkpoint, TASK_CLASS, `${HEAD}.weight`) ? [] : [HEAD],
       prefix: PREFIX,
+      derived: positions === undefined ? [] : [positions],
       // The pooler of ViTModel feeds no classifier, and the mask token only pretraining.
       isIgnored: (name) => /^(?:vit\.)?(?:pooler\.|embeddings\.mask_token$)/.test(name),
     };
@@ -70,10 +77,10 @@ function readConfig(config: JsonObject): ViTConfig {
   return result;
 }
 
-function build(config: ViTConfig, numLabels: number): ModelGraph {
-  const { hidden, channels, image, patch } = config;
+function build(config: ViTConfig, { height, width }: ImageExtent, numLabels: number): ModelGraph {
+  const { hidden, channels, patch } = config;
   const g = new GraphBuilder();
-  const patches = g.patchify(g.image(channels, image, image), patch);
+  const patches = g.patchify(g.image(channels, height, width), patch);
   const [embedded] = g.linear(patches, [
     {
       module: `${PREFIX}embeddings.patch_embeddings.projection`,
@@ -81,10 +88,7 @@ function build(config: ViTConfig, numLabels: number): ModelGraph {
       weightShape: [hidden, channels, patch, patch],
     },
   ]);
-  let x = g.assembleTokens(embedded, {
-    cls: `${PREFIX}embeddings.cls_token`,
-    pos: `${PREFIX}embeddings.position_embeddings`,
-  });
+  let x = g.assembleTokens(embedded, { cls: `${PREFIX}embeddings.cls_token`, pos: POSITIONS });
   for (let layer = 0; layer < config.layers; layer++) {
     x = addBlock(g, x, `${PREFIX}encoder.layer.${layer}`, config);
   }

@@ -6,11 +6,14 @@ import type { TensorInfo } from "../io/safetensors-header.js";
 import type { NativeWeight } from "../native/addon.js";
 import type { WeightRequirement } from "../nn/graph.js";
 import type { ModelDefinition } from "./architecture.js";
+import type { CarriedSource } from "./carried.js";
 import { moduleOf } from "./parameters.js";
 
 /** Where each weight of a model comes from. */
 export interface WeightSources {
   readonly weights: readonly NativeWeight[];
+  /** Tensors that the model does not compute with as they are. */
+  readonly carried: readonly CarriedSource[];
   /** Names of weights that were drawn, because the checkpoint has none that fit. */
   readonly newWeights: readonly string[];
   /** Names in the checkpoint that the model does not use. */
@@ -51,13 +54,16 @@ export function findWeights(
   const isNew = (name: string) => newModules.some((module) => name.startsWith(`${module}.`));
   const std = readNumber(checkpoint.config, "initializer_range", { min: 0, default: 0.02 });
 
-  const expectedNames = new Set(definition.graph.weights.map(({ name }) => nameInFile(name)));
+  const { graph, derived = [] } = definition;
+  const carried = carriedSources(definition, (name) => held.get(nameInFile(name)));
+  const expectedNames = new Set([...graph.weights, ...carried].map(({ name }) => nameInFile(name)));
   const unusedWeights = [...held.keys()].filter(
     (name) => !expectedNames.has(name) && !definition.isIgnored(name),
   );
   const newWeights: string[] = [];
-  const weights = definition.graph.weights.map((required): NativeWeight => {
-    const { name, shape } = required;
+  const weights = graph.weights.map((required): NativeWeight => {
+    const { name } = required;
+    const shape = derived.find((weight) => weight.name === name)?.sourceShape ?? required.shape;
     if (isNew(name)) {
       newWeights.push(name);
       return { name, shape, std: name.endsWith(".bias") ? 0 : std };
@@ -71,7 +77,18 @@ export function findWeights(
     }
     return { name, shape, file: info.path, byteOffset: info.byteOffset, dtype: dtypeOf(info) };
   });
-  return { weights, newWeights, unusedWeights };
+  return { weights, carried, newWeights, unusedWeights };
+}
+
+/** What the checkpoint has of the tensors that weights are derived from, and of those that only Python needs. */
+function carriedSources(
+  { derived = [], carried = [] }: ModelDefinition,
+  find: (name: string) => TensorInfo | undefined,
+): CarriedSource[] {
+  return [...derived, ...carried].flatMap(({ name }) => {
+    const info = find(name);
+    return info === undefined ? [] : [{ name, info }];
+  });
 }
 
 /** By today's names: checkpoints converted from TensorFlow call a layer norm's weights gamma and beta. */

@@ -26,13 +26,14 @@ export interface NativeSessionOptions {
   weights: readonly NativeWeight[];
 }
 
-/** Where a weight comes from: a file region, or (without `file`) N(0, std) values drawn by seed. */
+/** Where a weight comes from: a file region, `values`, or (with neither) N(0, std) values drawn by seed. */
 export interface NativeWeight {
   name: string;
   shape: readonly number[];
   file?: string;
   byteOffset?: number;
   dtype?: "F32" | "F16" | "BF16" | "F64";
+  values?: Float32Array;
   std?: number;
 }
 
@@ -50,6 +51,20 @@ export interface LinearPartSpec {
   weight: string;
   bias?: string;
   out: number;
+  /** Name of a vector [out] that multiplies the output before the residual; only where the part stands alone. */
+  outputScale?: string;
+}
+
+/** [height, width]. */
+export type Extent = readonly [height: number, width: number];
+
+/** A batch normalisation in eval mode, by the names of its four vectors. */
+export interface BatchNormSpec {
+  weight: string;
+  bias: string;
+  mean: string;
+  variance: string;
+  eps: number;
 }
 
 export type GraphNode =
@@ -78,7 +93,45 @@ export type GraphNode =
     }
   | { op: "layerNorm"; input: number; weight: string; bias: string; eps: number }
   | { op: "attention"; q: number; k: number; v: number; heads: number; scale: number }
-  | { op: "selectFirst"; input: number };
+  | { op: "selectFirst"; input: number }
+  | {
+      /** y = act(norm(conv(x) + bias) + residual) on a value with a grid. */
+      op: "conv2d";
+      input: number;
+      module: string;
+      weight: string;
+      bias?: string;
+      out: number;
+      kernel: Extent;
+      stride: Extent;
+      padding: Extent;
+      dilation: Extent;
+      groups: number;
+      norm?: BatchNormSpec;
+      activation?: Activation;
+      residual?: number;
+    }
+  | ({ op: "batchNorm"; input: number; activation?: "none" | "relu" } & BatchNormSpec)
+  | {
+      op: "maxPool";
+      input: number;
+      kernel: Extent;
+      stride: Extent;
+      padding: Extent;
+      ceilMode: boolean;
+    }
+  | {
+      op: "avgPool";
+      input: number;
+      kernel: Extent;
+      stride: Extent;
+      padding: Extent;
+      ceilMode: boolean;
+      countIncludePad: boolean;
+    }
+  | { op: "meanRows"; input: number; skip: number }
+  | { op: "concat"; inputs: readonly number[] }
+  | { op: "flatten"; input: number };
 
 export interface NativeAdapter {
   lora: readonly { module: string; rank: number; scale: number; a: number; b: number }[];

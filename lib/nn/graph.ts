@@ -1,76 +1,30 @@
 import { LokoError } from "../errors.js";
-import type { LinearModule } from "../lora/match.js";
-import type { Activation, GraphNode, GraphSpec, LinearPartSpec } from "../native/addon.js";
+import type { LinearModule } from "../lora/modules.js";
+import type {
+  Activation,
+  BatchNormSpec,
+  Extent,
+  GraphNode,
+  LinearPartSpec,
+} from "../native/addon.js";
+import { convExtent, poolExtent } from "./extent.js";
+import type {
+  AvgPoolOptions,
+  BatchNormOptions,
+  Conv2dOptions,
+  ConvModule,
+  EmbedTokensOptions,
+  ExtentOption,
+  GraphInput,
+  Grid,
+  LinearOptions,
+  MaxPoolOptions,
+  ModelGraph,
+  Value,
+  WeightRequirement,
+} from "./operations.js";
 
-/**
- * A value inside a graph: `rows` x `cols` numbers for each sample. Tokens of a transformer are rows,
- * features are columns. The tokens of a text have no number of their own: each batch decides.
- */
-export interface Value {
-  readonly id: number;
-  readonly rows: number | "tokens";
-  readonly cols: number;
-}
-
-/** A weight that a graph reads, by its name in a checkpoint of the task model. */
-export interface WeightRequirement {
-  readonly name: string;
-  readonly shape: readonly number[];
-}
-
-export interface LinearOptions {
-  /** Path of the module; its weight is `<module>.weight` of shape [out, in], its bias `<module>.bias`. */
-  readonly module: string;
-  /** Number of output features. */
-  readonly out: number;
-  /** Default true. */
-  readonly bias?: boolean;
-  /** The shape in the checkpoint where it is not [out, in], as for a convolution that acts on patches. */
-  readonly weightShape?: readonly number[];
-}
-
-/** What one sample is. */
-export type GraphInput =
-  | {
-      readonly kind: "image";
-      readonly channels: number;
-      readonly height: number;
-      readonly width: number;
-    }
-  | {
-      readonly kind: "text";
-      readonly vocabulary: number;
-      readonly positionCount: number;
-      readonly typeCount: number;
-      /** Most tokens of one sample. */
-      readonly maxTokens: number;
-    };
-
-export interface EmbedTokensOptions {
-  /** Paths of the three embedding modules. */
-  readonly words: string;
-  readonly positions: string;
-  readonly types: string;
-  readonly vocabulary: number;
-  readonly positionCount: number;
-  readonly typeCount: number;
-  readonly width: number;
-  /** Most tokens of one sample. */
-  readonly maxTokens: number;
-}
-
-/** A complete architecture: what native code lowers, and what LoRA and the weight loader must know. */
-export interface ModelGraph {
-  readonly spec: GraphSpec;
-  /** Every linear module, in the order of computation. */
-  readonly linears: readonly LinearModule[];
-  /** Paths of all modules that have parameters of their own. */
-  readonly modules: readonly string[];
-  readonly weights: readonly WeightRequirement[];
-  readonly input: GraphInput;
-  /** Number of outputs m. */
-  readonly outputs: number;
-}
+export type * from "./operations.js";
 
 /**
  * Describes an architecture as operations of fused granularity, in the order of computation. Shapes
@@ -87,6 +41,7 @@ export interface ModelGraph {
 export class GraphBuilder {
   readonly #nodes: GraphNode[] = [];
   readonly #linears: LinearModule[] = [];
+  readonly #convolutions: ConvModule[] = [];
   readonly #modules = new Set<string>();
   readonly #weights: WeightRequirement[] = [];
   #values = 0;
@@ -104,8 +59,17 @@ export class GraphBuilder {
       throw new LokoError("ERR_INTERNAL", "Patches are cut out of an image.");
     }
     const { channels, height, width } = this.#input;
-    const patches = (height / patch) * (width / patch);
-    return this.#add({ op: "patchify", input: input.id, patch }, patches, channels * patch * patch);
+    const grid = { height: height / patch, width: width / patch };
+    return this.#addGrid(
+      { op: "patchify", input: input.id, patch },
+      grid,
+      channels * patch * patch,
+    );
+  }
+
+  /** The planar image as one row of channels for each pixel. */
+  pixels(image: Value): Value {
+    return this.patchify(image, 1);
   }
 
   /** Puts the class token before the patches and adds position embeddings. */
@@ -135,8 +99,8 @@ export class GraphBuilder {
   }
 
   /**
-   * y = act(x·Wᵀ + b + residual). Several parts share their input and become one product; activation
-   * and residual need exactly one part.
+   * y = act(scale ⊙ (x·Wᵀ + b) + residual). Several parts share their input and become one product;
+   * activation, residual and output scale need exactly one part.
    *
    * @returns one value per part.
    */
@@ -154,7 +118,116 @@ export class GraphBuilder {
       ...(activation === undefined ? {} : { activation }),
       ...(residual === undefined ? {} : { residual: residual.id }),
     });
-    return parts.map(({ out }) => this.#value(input.rows, out)) as { [K in keyof Parts]: Value };
+    return parts.map(({ out }) => this.#value(input.rows, out, input.grid)) as {
+      [K in keyof Parts]: Value;
+    };
+  }
+
+  /**
+   * y = act(norm(conv(x) + b) + residual), with zeros around the image. A 1x1 convolution of stride 1 costs
+   * what {@link linear} costs.
+   */
+  conv2d(input: Value, options: Conv2dOptions): Value {
+    const { module, out, groups = 1, bias = false, norm, activation, residual } = options;
+    const [kernel, stride] = [extentOf(options.kernel), extentOf(options.stride ?? 1)];
+    const [padding, dilation] = [extentOf(options.padding ?? 0), extentOf(options.dilation ?? 1)];
+    const grid = convExtent(gridOf(input), { kernel, stride, padding, dilation }, module);
+    if (input.cols % groups !== 0 || out % groups !== 0) {
+      throw new LokoError(
+        "ERR_INTERNAL",
+        `${module} has ${groups} groups, which do not divide it.`,
+      );
+    }
+    this.#modules.add(module);
+    this.#require(`${module}.weight`, [out, input.cols / groups, ...kernel]);
+    if (bias) this.#require(`${module}.bias`, [out]);
+    this.#convolutions.push({
+      path: module,
+      inChannels: input.cols,
+      outChannels: out,
+      kernel,
+      stride,
+      padding,
+      dilation,
+      groups,
+    });
+    return this.#addGrid(
+      {
+        op: "conv2d",
+        input: input.id,
+        module,
+        weight: `${module}.weight`,
+        ...(bias ? { bias: `${module}.bias` } : {}),
+        out,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+        ...(norm === undefined ? {} : { norm: this.#batchNormSpec(norm, out) }),
+        ...(activation === undefined ? {} : { activation }),
+        ...(residual === undefined ? {} : { residual: residual.id }),
+      },
+      grid,
+      out,
+    );
+  }
+
+  /** A batch norm that no convolution before it can take in: act(scale ⊙ x + shift). */
+  batchNorm(input: Value, options: BatchNormOptions & { activation?: "none" | "relu" }): Value {
+    const { activation } = options;
+    const node: GraphNode = {
+      op: "batchNorm",
+      input: input.id,
+      ...this.#batchNormSpec(options, input.cols),
+      ...(activation === undefined ? {} : { activation }),
+    };
+    return this.#add(node, input.rows, input.cols, input.grid);
+  }
+
+  /** `torch.nn.MaxPool2d`. */
+  maxPool(input: Value, options: MaxPoolOptions): Value {
+    const window = poolWindow(options);
+    const grid = poolExtent(gridOf(input), window);
+    return this.#addGrid({ op: "maxPool", input: input.id, ...window }, grid, input.cols);
+  }
+
+  /** `torch.nn.AvgPool2d`. */
+  avgPool(input: Value, { countIncludePad = true, ...options }: AvgPoolOptions): Value {
+    const window = poolWindow(options);
+    const grid = poolExtent(gridOf(input), window);
+    return this.#addGrid(
+      { op: "avgPool", input: input.id, ...window, countIncludePad },
+      grid,
+      input.cols,
+    );
+  }
+
+  /**
+   * The mean of the rows from `skip` (default 0) on: global average pooling, or the mean of the patches
+   * behind a class token.
+   */
+  meanRows(input: Value, { skip = 0 }: { skip?: number } = {}): Value {
+    return this.#add({ op: "meanRows", input: input.id, skip }, 1, input.cols);
+  }
+
+  /**
+   * Columns side by side. Nothing is copied where the operands can be written side by side in the first
+   * place: each concatenation of a DenseNet's block is a prefix of one wide buffer.
+   */
+  concat(values: readonly Value[]): Value {
+    const [first] = values;
+    if (first === undefined || values.some(({ rows }) => rows !== first.rows)) {
+      throw new LokoError("ERR_INTERNAL", "Concatenated values have the same rows.");
+    }
+    const cols = values.reduce((sum, value) => sum + value.cols, 0);
+    const inputs = values.map(({ id }) => id);
+    return this.#add({ op: "concat", inputs }, first.rows, cols, first.grid);
+  }
+
+  /** [pixels, channels] as one row, in PyTorch's order (channel, y, x). */
+  flatten(input: Value): Value {
+    return this.#add({ op: "flatten", input: input.id }, 1, Number(input.rows) * input.cols);
   }
 
   layerNorm(input: Value, { module, eps }: { module: string; eps: number }): Value {
@@ -166,6 +239,7 @@ export class GraphBuilder {
       { op: "layerNorm", input: input.id, weight, bias, eps },
       input.rows,
       input.cols,
+      input.grid,
     );
   }
 
@@ -188,6 +262,7 @@ export class GraphBuilder {
     return {
       spec: { nodes: this.#nodes, output: output.id },
       linears: this.#linears,
+      convolutions: this.#convolutions,
       modules: [...this.#modules],
       weights: this.#weights,
       input: this.#input,
@@ -196,28 +271,89 @@ export class GraphBuilder {
   }
 
   #linearPart(input: Value, part: LinearOptions): LinearPartSpec {
-    const { module, out, bias = true, weightShape } = part;
+    const { module, out, bias = true, weightShape, outputScale } = part;
     this.#modules.add(module);
     this.#require(`${module}.weight`, weightShape ?? [out, input.cols]);
-    // What is a convolution in the checkpoint is no target for a linear LoRA.
     if (weightShape === undefined) {
       this.#linears.push({ path: module, inFeatures: input.cols, outFeatures: out });
+    } else {
+      this.#addPatchProjection(module, weightShape);
     }
-    if (!bias) return { module, weight: `${module}.weight`, out };
-    this.#require(`${module}.bias`, [out]);
-    return { module, weight: `${module}.weight`, bias: `${module}.bias`, out };
+    if (bias) this.#require(`${module}.bias`, [out]);
+    if (outputScale !== undefined) this.#require(outputScale, [out]);
+    return {
+      module,
+      weight: `${module}.weight`,
+      ...(bias ? { bias: `${module}.bias` } : {}),
+      out,
+      ...(outputScale === undefined ? {} : { outputScale }),
+    };
+  }
+
+  /** A convolution whose kernel is its stride, computed as a linear map of patches. */
+  #addPatchProjection(path: string, shape: readonly number[]): void {
+    const [outChannels, inChannels, height, width] = shape;
+    if (outChannels === undefined || inChannels === undefined) return;
+    if (height === undefined || width === undefined) return;
+    this.#convolutions.push({
+      path,
+      inChannels,
+      outChannels,
+      kernel: [height, width],
+      stride: [height, width],
+      padding: [0, 0],
+      dilation: [1, 1],
+      groups: 1,
+    });
+  }
+
+  #batchNormSpec({ module, eps }: BatchNormOptions, channels: number): BatchNormSpec {
+    this.#modules.add(module);
+    const vector = (name: string) => {
+      this.#require(`${module}.${name}`, [channels]);
+      return `${module}.${name}`;
+    };
+    return {
+      weight: vector("weight"),
+      bias: vector("bias"),
+      mean: vector("running_mean"),
+      variance: vector("running_var"),
+      eps,
+    };
   }
 
   #require(name: string, shape: readonly number[]): void {
     this.#weights.push({ name, shape });
   }
 
-  #add(node: GraphNode, rows: Value["rows"], cols: number): Value {
-    this.#nodes.push(node);
-    return this.#value(rows, cols);
+  #addGrid(node: GraphNode, grid: Grid, cols: number): Value {
+    return this.#add(node, grid.height * grid.width, cols, grid);
   }
 
-  #value(rows: Value["rows"], cols: number): Value {
-    return { id: this.#values++, rows, cols };
+  #add(node: GraphNode, rows: Value["rows"], cols: number, grid?: Grid): Value {
+    this.#nodes.push(node);
+    return this.#value(rows, cols, grid);
   }
+
+  #value(rows: Value["rows"], cols: number, grid?: Grid): Value {
+    return { id: this.#values++, rows, cols, ...(grid === undefined ? {} : { grid }) };
+  }
+}
+
+function extentOf(option: ExtentOption): Extent {
+  return typeof option === "number" ? [option, option] : option;
+}
+
+function gridOf(value: Value): Grid {
+  if (value.grid === undefined) throw new LokoError("ERR_INTERNAL", "A value without pixels.");
+  return value.grid;
+}
+
+function poolWindow({ kernel, stride = kernel, padding = 0, ceilMode = false }: MaxPoolOptions) {
+  return {
+    kernel: extentOf(kernel),
+    stride: extentOf(stride),
+    padding: extentOf(padding),
+    ceilMode,
+  };
 }

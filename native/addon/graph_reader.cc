@@ -27,6 +27,10 @@ ValueId operand(const PropertyReader& node, const char* key, const Graph& graph)
   return static_cast<ValueId>(node.integer(key, 0, graph.values() - 1));
 }
 
+Activation readActivation(const PropertyReader& node) {
+  return node.has("activation") ? readChoice(node, "activation", kActivations) : Activation::kNone;
+}
+
 void readLinear(const PropertyReader& node, Graph& graph) {
   std::vector<LinearPart> parts;
   for (const PropertyReader& part : node.objects("parts")) {
@@ -35,9 +39,9 @@ void readLinear(const PropertyReader& node, Graph& graph) {
     added.weight = part.string("weight");
     added.bias = part.string("bias", "");
     added.out = positive(part, "out");
+    added.outputScale = part.string("outputScale", "");
   }
-  const Activation activation =
-      node.has("activation") ? readChoice(node, "activation", kActivations) : Activation::kNone;
+  const Activation activation = readActivation(node);
   const ValueId residual = node.has("residual") ? operand(node, "residual", graph) : kNoValue;
   graph.linear(operand(node, "input", graph), std::move(parts), activation, residual);
 }
@@ -52,6 +56,73 @@ void readEmbedTokens(const PropertyReader& node, Graph& graph) {
   embed.typeCount = positive(node, "typeCount");
   embed.maxTokens = positive(node, "maxTokens");
   graph.embedTokens(std::move(embed), positive(node, "width"));
+}
+
+Extent readExtent(const PropertyReader& node, const char* key, std::int64_t least) {
+  const std::vector<std::int64_t> sizes = node.integers(key, least, kMaxInt);
+  if (sizes.size() != 2) node.fail(key, "[height, width]");
+  return {static_cast<int>(sizes[0]), static_cast<int>(sizes[1])};
+}
+
+Window readWindow(const PropertyReader& node) {
+  Window window;
+  window.kernel = readExtent(node, "kernel", 1);
+  window.stride = readExtent(node, "stride", 1);
+  window.padding = readExtent(node, "padding", 0);
+  if (node.has("dilation")) window.dilation = readExtent(node, "dilation", 1);
+  return window;
+}
+
+BatchNormSpec readBatchNorm(const PropertyReader& spec) {
+  return {spec.string("weight"), spec.string("bias"), spec.string("mean"), spec.string("variance"),
+          spec.number("eps")};
+}
+
+void readConv(const PropertyReader& node, Graph& graph) {
+  ConvNode conv;
+  conv.input = operand(node, "input", graph);
+  if (node.has("residual")) conv.residual = operand(node, "residual", graph);
+  conv.activation = readActivation(node);
+  conv.part.module = node.string("module");
+  conv.part.weight = node.string("weight");
+  conv.part.bias = node.string("bias", "");
+  conv.part.out = positive(node, "out");
+  conv.window = readWindow(node);
+  conv.groups = positive(node, "groups");
+  if (node.has("norm")) conv.norm = readBatchNorm(node.object("norm"));
+  graph.conv2d(std::move(conv));
+}
+
+/// Whether it was one of the operations of convolutional nets.
+bool readImageNode(const std::string& op, const PropertyReader& node, Graph& graph) {
+  const auto input = [&] { return operand(node, "input", graph); };
+  if (op == "conv2d") {
+    readConv(node, graph);
+  } else if (op == "batchNorm") {
+    const Activation activation = readActivation(node);
+    if (activation != Activation::kNone && activation != Activation::kRelu) {
+      node.fail("activation", "\"none\" or \"relu\"");
+    }
+    graph.batchNorm(input(), readBatchNorm(node), activation == Activation::kRelu);
+  } else if (op == "maxPool") {
+    graph.maxPool(input(), readWindow(node), node.boolean("ceilMode", false));
+  } else if (op == "avgPool") {
+    graph.avgPool(input(), readWindow(node), node.boolean("ceilMode", false),
+                  node.boolean("countIncludePad", true));
+  } else if (op == "meanRows") {
+    graph.meanRows(input(), static_cast<int>(node.integer("skip", 0, kMaxInt)));
+  } else if (op == "concat") {
+    std::vector<ValueId> inputs;
+    for (const std::int64_t value : node.integers("inputs", 0, graph.values() - 1)) {
+      inputs.push_back(static_cast<ValueId>(value));
+    }
+    graph.concat(std::move(inputs));
+  } else if (op == "flatten") {
+    graph.flatten(input());
+  } else {
+    return false;
+  }
+  return true;
 }
 
 void readNode(const PropertyReader& node, Graph& graph) {
@@ -74,7 +145,7 @@ void readNode(const PropertyReader& node, Graph& graph) {
                     positive(node, "heads"), static_cast<float>(node.number("scale")));
   } else if (op == "selectFirst") {
     graph.selectFirst(operand(node, "input", graph));
-  } else {
+  } else if (!readImageNode(op, node, graph)) {
     node.fail("op", "a known operation instead of \"" + op + "\"");
   }
 }
@@ -105,6 +176,11 @@ WeightList readWeights(const std::vector<PropertyReader>& weights, std::uint64_t
       spec.file = weight.string("file");
       spec.offset = weight.integer("byteOffset", 0, kMaxSafeInteger);
       spec.dtype = readChoice(weight, "dtype", kDTypes);
+    } else if (weight.has("values")) {
+      spec.values = weight.floats("values");
+      if (static_cast<std::int64_t>(spec.values.size()) != elements) {
+        weight.fail("values", "a Float32Array of " + std::to_string(elements) + " elements");
+      }
     } else {
       spec.std = weight.number("std");
     }

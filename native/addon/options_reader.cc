@@ -51,8 +51,8 @@ std::vector<ParameterRange> parameterRanges(const Adapter& adapter, const Graph&
   };
   for (const AdaptedModule& lora : adapter.lora) {
     const Graph::Module module = graph.module(lora.module);
-    add(lora.a, std::int64_t{lora.rank} * module.in, ParameterGroup::kLoraA);
-    add(lora.b, std::int64_t{lora.rank} * module.part->out, ParameterGroup::kLoraB);
+    add(lora.a, module.sizeA(lora.rank), ParameterGroup::kLoraA);
+    add(lora.b, module.sizeB(lora.rank), ParameterGroup::kLoraB);
   }
   for (const TrainedModule& trained : adapter.trained) {
     const Graph::Module module = graph.module(trained.module);
@@ -163,14 +163,15 @@ Adapter readAdapter(const PropertyReader& spec, const Graph& graph) {
     lora.module = entry.string("module");
     const Graph::Module module = graph.module(lora.module);
     lora.rank = static_cast<int>(entry.integer("rank", 1, kMaxInt));
+    requireRank(lora, module.groups);
     lora.scale = static_cast<float>(entry.number("scale"));
-    lora.a = readOffset(entry, "a", std::int64_t{lora.rank} * module.in, n);
-    lora.b = readOffset(entry, "b", std::int64_t{lora.rank} * module.part->out, n);
+    lora.a = readOffset(entry, "a", module.sizeA(lora.rank), n);
+    lora.b = readOffset(entry, "b", module.sizeB(lora.rank), n);
   }
   for (const PropertyReader& entry : spec.objects("trained")) {
     TrainedModule& trained = adapter.trained.emplace_back();
     trained.module = entry.string("module");
-    const Graph::Module module = graph.module(trained.module);
+    const Graph::Module module = graph.trainableModule(trained.module);
     trained.weight = readOffset(entry, "weight", weightSize(module), n);
     if (!module.part->bias.empty()) {
       trained.bias = readOffset(entry, "bias", module.part->out, n);

@@ -105,4 +105,14 @@ std::vector<std::int64_t> PropertyReader::integers(const char* key, std::int64_t
   return result;
 }
 
+std::vector<float> PropertyReader::floats(const char* key) const {
+  const Napi::Value found = value(key);
+  if (!found.IsTypedArray() ||
+      found.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
+    fail(key, "a Float32Array");
+  }
+  const auto array = found.As<Napi::Float32Array>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
 }  // namespace loko::addon

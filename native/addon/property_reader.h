@@ -33,6 +33,8 @@ class PropertyReader {
   PropertyReader object(const char* key) const;
   std::vector<PropertyReader> objects(const char* key) const;
   std::vector<std::int64_t> integers(const char* key, std::int64_t min, std::int64_t max) const;
+  /// The elements of a Float32Array.
+  std::vector<float> floats(const char* key) const;
 
   const std::string& path() const { return path_; }
   [[noreturn]] void fail(const char* key, const std::string& expected) const;

@@ -1,5 +1,7 @@
 #include "core/adapter.h"
 
+#include "core/status.h"
+
 namespace loko {
 
 namespace {
@@ -11,6 +13,14 @@ const Entry* find(const std::vector<Entry>& entries, const std::string& module) 
   return nullptr;
 }
 }  // namespace
+
+void requireRank(const AdaptedModule& lora, int groups) {
+  if (lora.rank % groups == 0) return;
+  throw Error(ErrorCode::kUnsupported,
+              "Expected a rank that is a multiple of the " + std::to_string(groups) +
+                  " groups of the convolution " + lora.module + " but received " +
+                  std::to_string(lora.rank) + "; choose another rank or leave it out");
+}
 
 const AdaptedModule* Adapter::loraOf(const std::string& module) const {
   return find(lora, module);

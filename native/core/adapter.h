@@ -21,8 +21,8 @@ struct AdaptedModule {
   std::string module;
   int rank = 0;
   float scale = 1;
-  ParameterOffset a = kNoParameter;  // [rank, in]
-  ParameterOffset b = kNoParameter;  // [out, rank]
+  ParameterOffset a = kNoParameter;  // [rank, in], of a convolution [rank, in, kh, kw]
+  ParameterOffset b = kNoParameter;  // [out, rank / groups]
 };
 
 struct TrainedModule {
@@ -30,6 +30,9 @@ struct TrainedModule {
   ParameterOffset weight = kNoParameter;  // [out, in]
   ParameterOffset bias = kNoParameter;    // [out], or kNoParameter
 };
+
+/// Throws kUnsupported unless the rank is a multiple of a convolution's groups (PEFT's rule, too).
+void requireRank(const AdaptedModule& lora, int groups);
 
 /// A bias that is trained while the weight beside it stays frozen.
 struct TrainedBias {

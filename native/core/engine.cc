@@ -20,8 +20,7 @@ constexpr std::size_t kKeptPlans = 32;
 
 void drawLora(const AdaptedModule& lora, const Graph::Module& module, LoraInit init,
               std::uint64_t seed, float* theta) {
-  const std::int64_t sizeA = std::int64_t{lora.rank} * module.in;
-  const std::int64_t sizeB = std::int64_t{module.part->out} * lora.rank;
+  const std::int64_t sizeA = module.sizeA(lora.rank), sizeB = module.sizeB(lora.rank);
   const auto uniform = [&](const char* factor, std::int64_t size, int fanIn, float* target) {
     const RandomStream random(seed, lora.module + factor);
     const float bound = 1 / std::sqrt(static_cast<float>(fanIn));
@@ -38,7 +37,9 @@ void drawLora(const AdaptedModule& lora, const Graph::Module& module, LoraInit i
   } else {
     uniform(".lora_A", sizeA, module.in, theta + lora.a);
   }
-  if (init == LoraInit::kRandom) uniform(".lora_B", sizeB, lora.rank, theta + lora.b);
+  if (init == LoraInit::kRandom) {
+    uniform(".lora_B", sizeB, lora.rank / module.groups, theta + lora.b);
+  }
 }
 
 void checkCoverage(const Plan& plan, std::int64_t parameters) {
@@ -83,10 +84,12 @@ void Engine::load() {
 void Engine::setAdapter(Adapter adapter) {
   std::vector<float> theta(static_cast<std::size_t>(adapter.parameters), 0.0F);
   for (const AdaptedModule& lora : adapter.lora) {
-    drawLora(lora, graph_.module(lora.module), adapter.init, seed_, theta.data());
+    const Graph::Module module = graph_.module(lora.module);
+    requireRank(lora, module.groups);
+    drawLora(lora, module, adapter.init, seed_, theta.data());
   }
   for (const TrainedModule& trained : adapter.trained) {
-    const LinearPart& part = *graph_.module(trained.module).part;
+    const LinearPart& part = *graph_.trainableModule(trained.module).part;
     const std::vector<float> weight = store_->read(part.weight);
     std::copy(weight.begin(), weight.end(), theta.begin() + trained.weight);
     if (trained.bias != kNoParameter) {

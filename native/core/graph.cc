@@ -1,5 +1,7 @@
 #include "core/graph.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "core/status.h"
@@ -21,6 +23,10 @@ void require(bool fits, const std::string& expected, const std::string& received
 }  // namespace
 
 ValueId Graph::add(ValueShape shape) {
+  // Far above what fits in memory, far below where sizes in bytes overflow.
+  constexpr std::int64_t kMaxElements = std::int64_t{1} << 40;
+  require(std::int64_t{shape.rows} * shape.cols <= kMaxElements, "a value of at most 2^40 numbers",
+          describe(shape));
   shapes_.push_back(shape);
   return values() - 1;
 }
@@ -33,7 +39,12 @@ const ValueShape& Graph::shape(ValueId value) const {
 ValueId Graph::image(int channels, int height, int width) {
   require(channels > 0 && height > 0 && width > 0, "a positive image size",
           std::to_string(channels) + "x" + std::to_string(height) + "x" + std::to_string(width));
-  const ValueId output = add({channels * height, width});
+  const std::int64_t rows = std::int64_t{channels} * height;
+  require(
+      rows <= std::numeric_limits<int>::max() && rows * width <= std::numeric_limits<int>::max(),
+      "an image of less than 2^31 numbers",
+      std::to_string(channels) + "x" + std::to_string(height) + "x" + std::to_string(width));
+  const ValueId output = add({static_cast<int>(rows), width, {}});
   nodes_.push_back(ImageNode{channels, height, width, output});
   return output;
 }
@@ -46,8 +57,8 @@ ValueId Graph::patchify(ValueId input, int patch) {
           "a patch size that divides the image " + std::to_string(image.height) + "x" +
               std::to_string(image.width),
           std::to_string(patch));
-  const int patches = (image.height / patch) * (image.width / patch);
-  const ValueId output = add({patches, image.channels * patch * patch});
+  const Extent grid{image.height / patch, image.width / patch};
+  const ValueId output = add({grid.pixels(), image.channels * patch * patch, grid});
   nodes_.push_back(PatchifyNode{input, output, patch});
   return output;
 }
@@ -55,7 +66,7 @@ ValueId Graph::patchify(ValueId input, int patch) {
 ValueId Graph::assembleTokens(ValueId input, const std::string& cls, const std::string& pos) {
   const ValueShape x = shape(input);
   require(x.rows > 0, "a fixed number of patches", describe(x));
-  const ValueId output = add({x.rows + 1, x.cols});
+  const ValueId output = add({x.rows + 1, x.cols, {}});
   nodes_.push_back(AssembleTokensNode{input, output, cls, pos});
   return output;
 }
@@ -70,7 +81,7 @@ ValueId Graph::embedTokens(EmbedTokensNode node, int cols) {
   require(cols > 0 && node.maxTokens > 0 && node.maxTokens <= node.positionCount,
           "a positive width and at most as many tokens as positions",
           std::to_string(cols) + " and " + std::to_string(node.maxTokens));
-  node.output = add({kTokenRows, cols});
+  node.output = add({kTokenRows, cols, {}});
   nodes_.push_back(std::move(node));
   return values() - 1;
 }
@@ -83,10 +94,14 @@ std::vector<ValueId> Graph::linear(ValueId input, std::vector<LinearPart> parts,
   require(single || (activation == Activation::kNone && residual == kNoValue),
           "one part where a linear operation has an activation or a residual",
           std::to_string(parts.size()));
+  require(single || std::all_of(parts.begin(), parts.end(),
+                                [](const LinearPart& part) { return part.outputScale.empty(); }),
+          "one part where the output of a linear operation is scaled",
+          std::to_string(parts.size()));
   std::vector<ValueId> outputs;
   for (LinearPart& part : parts) {
     require(part.out > 0, "a positive width of " + part.module, std::to_string(part.out));
-    part.output = add({x.rows, part.out});
+    part.output = add({x.rows, part.out, x.grid});
     outputs.push_back(part.output);
   }
   if (residual != kNoValue) {
@@ -120,7 +135,7 @@ ValueId Graph::attention(ValueId q, ValueId k, ValueId v, int heads, float scale
 }
 
 ValueId Graph::selectFirst(ValueId input) {
-  const ValueId output = add({1, shape(input).cols});
+  const ValueId output = add({1, shape(input).cols, {}});
   nodes_.push_back(SelectFirstNode{input, output});
   return output;
 }
@@ -156,8 +171,23 @@ std::int64_t Graph::inputElements(int tokens) const {
   return std::int64_t{kTokenBlocks} * tokens;
 }
 
+namespace {
+
+[[noreturn]] void failFolded(const std::string& module, const std::string& what) {
+  throw Error(ErrorCode::kUnsupported,
+              "Expected modules and biases that can be trained in full, but " + module + " is " +
+                  what + "; adapt it with LoRA instead, or leave it out");
+}
+
+}  // namespace
+
 Graph::Module Graph::module(const std::string& path) const {
   for (const Node& node : nodes_) {
+    if (const auto* conv = std::get_if<ConvNode>(&node)) {
+      if (conv->part.module != path) continue;
+      const int in = shape(conv->input).cols * conv->window.taps();
+      return {&conv->part, in, conv->groups, conv};
+    }
     const auto* linear = std::get_if<LinearNode>(&node);
     if (linear == nullptr) continue;
     for (const LinearPart& part : linear->parts) {
@@ -167,14 +197,31 @@ Graph::Module Graph::module(const std::string& path) const {
   failCheck("the module is in the graph", __FILE__, __LINE__, path);
 }
 
+Graph::Module Graph::trainableModule(const std::string& path) const {
+  const Module found = module(path);
+  if (found.conv != nullptr) failFolded(path, "a convolution");
+  if (!found.part->outputScale.empty()) failFolded(path, "scaled by " + found.part->outputScale);
+  return found;
+}
+
 int Graph::biasSize(const std::string& parameter) const {
   for (const Node& node : nodes_) {
     if (const auto* norm = std::get_if<LayerNormNode>(&node)) {
       if (norm->bias == parameter) return shape(norm->output).cols;
     } else if (const auto* linear = std::get_if<LinearNode>(&node)) {
       for (const LinearPart& part : linear->parts) {
-        if (part.bias == parameter) return part.out;
+        if (part.bias != parameter) continue;
+        if (!part.outputScale.empty()) {
+          failFolded(parameter, "the bias of a module scaled by " + part.outputScale);
+        }
+        return part.out;
       }
+    } else if (const auto* conv = std::get_if<ConvNode>(&node)) {
+      if (conv->part.bias == parameter || (conv->norm && conv->norm->bias == parameter)) {
+        failFolded(parameter, "a bias of the convolution " + conv->part.module);
+      }
+    } else if (const auto* batchNorm = std::get_if<BatchNormNode>(&node)) {
+      if (batchNorm->norm.bias == parameter) failFolded(parameter, "the bias of a batch norm");
     }
   }
   failCheck("the bias is in the graph", __FILE__, __LINE__, parameter);

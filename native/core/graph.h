@@ -4,6 +4,7 @@
 // granularity, weights by their checkpoint names. No batch size, no sequence length and no memory
 // yet: the same graph is lowered for every (batch, tokens) that comes along, see core/lowering.h.
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -23,6 +24,7 @@ struct LinearPart {
   std::string bias;    // empty: none
   int out = 0;
   ValueId output = kNoValue;
+  std::string outputScale;  // vector [out] that multiplies the output, bias included; empty: none
 };
 
 struct ImageNode {
@@ -64,15 +66,57 @@ struct SelectFirstNode {
   ValueId input = kNoValue, output = kNoValue;
 };
 
+/// A batch normalisation in eval mode: (x - mean) / sqrt(variance + eps) * weight + bias.
+struct BatchNormSpec {
+  std::string weight, bias, mean, variance;
+  double eps = 0;
+};
+/// y = act(norm(conv(x) + bias) + residual).
+struct ConvNode {
+  ValueId input = kNoValue, residual = kNoValue;
+  Activation activation = Activation::kNone;
+  LinearPart part;  // its weight is [out, in / groups, kh, kw]
+  Window window;
+  int groups = 1;
+  std::optional<BatchNormSpec> norm;
+};
+struct BatchNormNode {
+  ValueId input = kNoValue, output = kNoValue;
+  BatchNormSpec norm;
+  bool relu = false;
+};
+enum class Pooling : std::uint8_t { kMax, kAverage };
+struct PoolNode {
+  ValueId input = kNoValue, output = kNoValue;
+  Pooling pooling = Pooling::kMax;
+  Window window;
+  bool countIncludePad = true;  // of an average
+};
+/// The mean of the rows from `skip` on.
+struct MeanRowsNode {
+  ValueId input = kNoValue, output = kNoValue;
+  int skip = 0;
+};
+struct ConcatNode {
+  std::vector<ValueId> inputs;
+  ValueId output = kNoValue;
+};
+struct FlattenNode {
+  ValueId input = kNoValue, output = kNoValue;
+};
+
 using Node = std::variant<ImageNode, PatchifyNode, AssembleTokensNode, EmbedTokensNode, LinearNode,
-                          LayerNormNode, AttentionNode, SelectFirstNode>;
+                          LayerNormNode, AttentionNode, SelectFirstNode, ConvNode, BatchNormNode,
+                          PoolNode, MeanRowsNode, ConcatNode, FlattenNode>;
 
 /// Stands for a number of rows that each batch decides: the tokens of a text.
 constexpr int kTokenRows = -1;
 
-/// Rows and columns of a value for one sample; rows may be kTokenRows.
+/// Rows and columns of a value for one sample; rows may be kTokenRows. Where rows are pixels, `grid` says
+/// how many there are each way.
 struct ValueShape {
   int rows = 0, cols = 0;
+  std::optional<Extent> grid;
 };
 
 /// One batch of token numbers in the input space: four blocks [B, T] one after the other. The last
@@ -95,6 +139,14 @@ class Graph {
   ValueId layerNorm(ValueId input, const std::string& weight, const std::string& bias, float eps);
   ValueId attention(ValueId q, ValueId k, ValueId v, int heads, float scale);
   ValueId selectFirst(ValueId input);
+  /// Of `node.window` and `node.part` everything but input, output and the value is given.
+  ValueId conv2d(ConvNode node);
+  ValueId batchNorm(ValueId input, BatchNormSpec norm, bool relu);
+  ValueId maxPool(ValueId input, const Window& window, bool ceilMode);
+  ValueId avgPool(ValueId input, const Window& window, bool ceilMode, bool countIncludePad);
+  ValueId meanRows(ValueId input, int skip);
+  ValueId concat(std::vector<ValueId> inputs);
+  ValueId flatten(ValueId input);
   void setOutput(ValueId value);
 
   const std::vector<Node>& nodes() const { return nodes_; }
@@ -109,18 +161,29 @@ class Graph {
   /// Floats of the input of one sample of `tokens` tokens; tokens is 0 for an image. Throws
   /// kShapeMismatch for a number of tokens that the model cannot take.
   std::int64_t inputElements(int tokens) const;
-  /// The linear part of that module path and its input width; throws kInternal for an unknown one.
+  /// A linear part or convolution: its names, and the sizes of the factors of its LoRA.
   struct Module {
     const LinearPart* part;
-    int in;
+    int in;          // columns of A: input features, or in * kh * kw of a convolution
+    int groups = 1;  // B is [out, rank / groups]
+    const ConvNode* conv = nullptr;  // null: a linear part
+
+    std::int64_t sizeA(int rank) const { return std::int64_t{rank} * in; }
+    std::int64_t sizeB(int rank) const { return std::int64_t{part->out} * (rank / groups); }
   };
+  /// The module of that path; throws kInternal for an unknown one.
   Module module(const std::string& path) const;
+  /// As module(), for one that is to be trained in full: throws kUnsupported, naming it, for a
+  /// convolution or a linear part whose output is scaled.
+  Module trainableModule(const std::string& path) const;
   /// Elements of the bias of that name, of a linear part or a layer norm; throws kInternal for an
-  /// unknown one.
+  /// unknown one, kUnsupported where it is folded into frozen weights.
   int biasSize(const std::string& parameter) const;
 
  private:
   ValueId add(ValueShape shape);
+  /// A pooling node's value; completes the window.
+  ValueId pool(PoolNode node, bool ceilMode);
 
   std::vector<Node> nodes_;
   std::vector<ValueShape> shapes_;

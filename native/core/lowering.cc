@@ -88,6 +88,7 @@ Plan Lowering::run() {
   findReads();
   findGradients();
   formGroups();
+  placeConcats();
   choosePassRows();
   emitForward();
   if (request_.training) emitBackward();

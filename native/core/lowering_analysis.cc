@@ -66,6 +66,17 @@ void Lowering::findReads() {
       }
     } else if (const auto* select = std::get_if<SelectFirstNode>(&*node)) {
       if (state(select->output).read) demand(select->input, false);
+    } else if (const auto* conv = std::get_if<ConvNode>(&*node)) {
+      if (state(conv->part.output).read) {
+        demand(conv->input, true);
+        demand(conv->residual, true);
+        allRows[static_cast<std::size_t>(conv->part.output)] = 1;
+      }
+    } else if (const Operands operands = operandsOf(*node); operands.output != kNoValue) {
+      if (!state(operands.output).read) continue;
+      const bool all = !operands.rowByRow || needsAll(operands.output);
+      for (const ValueId input : operands.inputs) demand(input, all);
+      if (all) allRows[static_cast<std::size_t>(operands.output)] = 1;
     }
   }
   for (ValueId value = 0; value < graph_.values(); ++value) {
@@ -95,56 +106,25 @@ void Lowering::findGradients() {
           needs(attention->q) || needs(attention->k) || needs(attention->v);
     } else if (const auto* select = std::get_if<SelectFirstNode>(&node)) {
       state(select->output).needsGrad = needs(select->input);
+    } else if (const auto* conv = std::get_if<ConvNode>(&node)) {
+      state(conv->part.output).needsGrad = needs(conv->input) || needs(conv->residual) ||
+                                           adapter_.loraOf(conv->part.module) != nullptr;
+    } else if (const Operands operands = operandsOf(node); operands.output != kNoValue) {
+      state(operands.output).needsGrad =
+          std::any_of(operands.inputs.begin(), operands.inputs.end(), needs);
     }
   }
 }
 
 // Parts share a product when they run over the same rows with frozen weights, and with biases that are
-// all frozen or side by side in theta.
+// all frozen or side by side in theta. A convolution is a group of its own.
 void Lowering::formGroups() {
   for (const Node& node : graph_.nodes()) {
-    const auto* linear = std::get_if<LinearNode>(&node);
-    if (linear == nullptr) continue;
     const std::size_t begin = groups_.size();
-    for (const LinearPart& part : linear->parts) {
-      ValueState& output = state(part.output);
-      if (!output.read) continue;
-      const TrainedModule* trained = adapter_.trainedOf(part.module);
-      const ParameterOffset bias = trained != nullptr ? trained->bias : adapter_.biasOf(part.bias);
-      auto group =
-          std::find_if(groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
-                       [&](const LinearGroup& candidate) {
-                         const ParameterOffset next = candidate.trainedBias == kNoParameter
-                                                          ? kNoParameter
-                                                          : candidate.trainedBias + candidate.out;
-                         return trained == nullptr && candidate.trained == nullptr &&
-                                bias == next && candidate.firstRowOnly == output.firstRowOnly;
-                       });
-      if (group == groups_.end()) {
-        LinearGroup fresh;
-        fresh.node = linear;
-        fresh.trained = trained;
-        fresh.trainedBias = bias;
-        fresh.firstRowOnly = output.firstRowOnly;
-        groups_.push_back(std::move(fresh));
-        group = groups_.end() - 1;
-      }
-      output.group = static_cast<int>(group - groups_.begin());
-      output.columnInGroup = group->out;
-      if (const AdaptedModule* lora = adapter_.loraOf(part.module)) {
-        LoraSite site;
-        site.a = lora->a;
-        site.b = lora->b;
-        site.rank = lora->rank;
-        site.scale = lora->scale;
-        site.outBegin = group->out;
-        site.outEnd = group->out + part.out;
-        site.hBegin = group->rankSum;
-        group->rankSum += lora->rank;
-        group->sites.push_back(site);
-      }
-      group->parts.push_back(&part);
-      group->out += part.out;
+    if (const auto* conv = std::get_if<ConvNode>(&node)) {
+      formGroup(node, conv->part, begin);
+    } else if (const auto* linear = std::get_if<LinearNode>(&node)) {
+      for (const LinearPart& part : linear->parts) formGroup(node, part, begin);
     }
     // Whole-row groups first: their backward then writes the shared input's cotangent in full, and
     // a first-row group adds to it without a clearing pass.
@@ -152,10 +132,79 @@ void Lowering::formGroups() {
         groups_.begin() + static_cast<std::ptrdiff_t>(begin), groups_.end(),
         [](const LinearGroup& a, const LinearGroup& b) { return a.firstRowOnly < b.firstRowOnly; });
     for (std::size_t index = begin; index < groups_.size(); ++index) {
+      if (groups_.size() > begin + 1) state(groups_[index].input).oneTermPerReader = false;
       for (const LinearPart* part : groups_[index].parts) {
         state(part->output).group = static_cast<int>(index);
       }
     }
+  }
+}
+
+LinearGroup Lowering::newGroup(const Node& node) const {
+  LinearGroup group;
+  group.node = &node;
+  if (const auto* conv = group.conv = std::get_if<ConvNode>(&node)) {
+    group.input = conv->input;
+    group.residual = conv->residual;
+    group.activation = conv->activation;
+  } else {
+    const auto& linear = std::get<LinearNode>(node);
+    group.input = linear.input;
+    group.residual = linear.residual;
+    group.activation = linear.activation;
+  }
+  return group;
+}
+
+void Lowering::formGroup(const Node& node, const LinearPart& part, std::size_t firstOfNode) {
+  ValueState& output = state(part.output);
+  if (!output.read) return;
+  const TrainedModule* trained = adapter_.trainedOf(part.module);
+  const ParameterOffset bias = trained != nullptr ? trained->bias : adapter_.biasOf(part.bias);
+  if (trained != nullptr) graph_.trainableModule(part.module);
+  if (bias != kNoParameter) graph_.biasSize(part.bias);
+  auto group = std::find_if(groups_.begin() + static_cast<std::ptrdiff_t>(firstOfNode),
+                            groups_.end(), [&](const LinearGroup& candidate) {
+                              const ParameterOffset next =
+                                  candidate.trainedBias == kNoParameter
+                                      ? kNoParameter
+                                      : candidate.trainedBias + candidate.out;
+                              return trained == nullptr && candidate.trained == nullptr &&
+                                     bias == next && candidate.firstRowOnly == output.firstRowOnly;
+                            });
+  if (group == groups_.end()) {
+    LinearGroup fresh = newGroup(node);
+    fresh.trained = trained;
+    fresh.trainedBias = bias;
+    fresh.firstRowOnly = output.firstRowOnly;
+    groups_.push_back(std::move(fresh));
+    group = groups_.end() - 1;
+  }
+  output.group = static_cast<int>(group - groups_.begin());
+  output.columnInGroup = group->out;
+  addSites(*group, part);
+  group->parts.push_back(&part);
+  group->out += part.out;
+}
+
+// With groups, the factors of each group of channels lie together in theta, so that they are sites like
+// any others.
+void Lowering::addSites(LinearGroup& group, const LinearPart& part) {
+  const AdaptedModule* lora = adapter_.loraOf(part.module);
+  if (lora == nullptr) return;
+  const Graph::Module module = graph_.module(part.module);
+  const int rank = lora->rank / module.groups, out = part.out / module.groups;
+  for (int i = 0; i < module.groups; ++i) {
+    LoraSite site;
+    site.a = lora->a + module.sizeA(rank) * i;
+    site.b = lora->b + std::int64_t{out} * rank * i;
+    site.rank = rank;
+    site.scale = lora->scale;
+    site.outBegin = group.out + out * i;
+    site.outEnd = site.outBegin + out;
+    site.hBegin = group.rankSum;
+    group.rankSum += rank;
+    group.sites.push_back(site);
   }
 }
 
@@ -166,6 +215,14 @@ void Lowering::choosePassRows() {
   for (const LinearGroup& group : groups_) {
     const int rows = group.firstRowOnly ? 1 : shapeOf(group.parts[0]->output).rows;
     widest = std::max(widest, std::int64_t{rows} * group.out);
+    if (group.gathers()) {  // what of it is spread over its input
+      const std::int64_t spread = std::int64_t{group.rankSum} * group.conv->window.taps();
+      widest = std::max(widest, shapeOf(group.input).rows * spread);
+    }
+  }
+  for (ValueId value = 0; value < graph_.values(); ++value) {
+    if (!state(value).needsGrad) continue;
+    widest = std::max(widest, std::int64_t{rowsOf(value)} * shapeOf(value).cols);
   }
   const std::int64_t rows = kPassBytes / (widest * request_.batch * std::int64_t{sizeof(float)});
   const int limit = request_.maxPassRows > 0 ? request_.maxPassRows : kMaxPassRows;

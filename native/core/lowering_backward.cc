@@ -6,49 +6,77 @@
 
 namespace loko {
 
-namespace {
-
-/// The forward step that wrote `view` as its operand `output`: what it saved is named there.
-template <class Operation>
-const Operation& producerOf(const std::vector<Step>& steps, View Operation::*output,
-                            const View& view) {
-  for (const Step& step : steps) {
-    const auto* operation = std::get_if<Operation>(&step);
-    if (operation != nullptr && (operation->*output).buffer == view.buffer) return *operation;
-  }
-  failCheck("a value was written by a forward step", __FILE__, __LINE__, "not found");
-}
-
-}  // namespace
-
 void Lowering::emitBackward() {
   const ValueId output = graph_.output();
   if (!state(output).needsGrad) return;
-  plan_.seed = gradOf(output);
-  state(output).gradWritten = true;
+  bool accumulate = false;
+  plan_.seed = contribute(output, false, accumulate);
   const auto& nodes = graph_.nodes();
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     std::visit([&](const auto& concrete) { backward(concrete); }, *node);
+    for (LinearGroup& group : groups_) {
+      if (group.node == &*node) backwardGroup(group);
+    }
   }
+}
+
+View Lowering::sharedGrad(const ValueState& value) {
+  SharedColumns& shared = shared_[static_cast<std::size_t>(value.shared)];
+  if (!shared.grad.present()) shared.grad = cotangentBuffer(shared.rows, shared.cols);
+  return columns(shared.grad, value.sharedColumn, value.view.cols);
 }
 
 View Lowering::gradOf(ValueId value) {
   ValueState& s = state(value);
   if (s.grad.present()) return s.grad;
-  if (s.group < 0) {
+  LinearGroup* group = s.group < 0 ? nullptr : &groups_[static_cast<std::size_t>(s.group)];
+  if (s.shared >= 0) {
+    s.grad = sharedGrad(s);
+    if (group != nullptr) group->grad = s.grad;  // its only part
+  } else if (group != nullptr) {
+    if (!group->grad.present()) group->grad = cotangentBuffer(rowsOf(value), group->out);
+    s.grad = columns(group->grad, s.columnInGroup, shapeOf(value).cols);
+  } else {
     s.grad = cotangentBuffer(rowsOf(value), shapeOf(value).cols);
-    return s.grad;
   }
-  LinearGroup& group = groups_[static_cast<std::size_t>(s.group)];
-  if (!group.grad.present()) group.grad = cotangentBuffer(rowsOf(value), group.out);
-  s.grad = columns(group.grad, s.columnInGroup, shapeOf(value).cols);
   return s.grad;
+}
+
+bool Lowering::completeColumns(const ValueState& value) {
+  auto& written = shared_[static_cast<std::size_t>(value.shared)].gradWritten;
+  const auto begin = written.begin() + value.sharedColumn, end = begin + value.view.cols;
+  const bool any = std::find(begin, end, 1) != end;
+  for (auto gap = std::find(begin, end, 0); any && gap != end;) {
+    const auto after = std::find(gap, end, 1);
+    plan_.backward.emplace_back(ClearRows{
+        columns(sharedGrad(value), static_cast<int>(gap - begin), static_cast<int>(after - gap))});
+    gap = std::find(after, end, 0);
+  }
+  std::fill(begin, end, 1);
+  return any;
+}
+
+bool Lowering::gradReady(ValueId value) {
+  ValueState& s = state(value);
+  if (s.shared < 0) return s.gradWritten;
+  const auto& written = shared_[static_cast<std::size_t>(s.shared)].gradWritten;
+  const auto begin = written.begin() + s.sharedColumn, end = begin + s.view.cols;
+  if (std::find(begin, end, 1) == end) return false;
+  gradOf(value);
+  return completeColumns(s);
 }
 
 View Lowering::contribute(ValueId value, bool onlyFirstRow, bool& accumulate) {
   const View grad = gradOf(value);
   ValueState& s = state(value);
+  ++s.gradTerms;
   const bool partial = onlyFirstRow && grad.rows > 1;
+  if (s.shared >= 0) {
+    accumulate = completeColumns(s);
+    if (partial && !accumulate) plan_.backward.emplace_back(ClearRows{grad});
+    accumulate = accumulate || partial;
+    return partial ? firstRow(grad) : grad;
+  }
   if (partial && !s.gradWritten) {
     plan_.backward.emplace_back(ClearRows{grad});
     s.gradWritten = true;
@@ -58,30 +86,69 @@ View Lowering::contribute(ValueId value, bool onlyFirstRow, bool& accumulate) {
   return partial ? firstRow(grad) : grad;
 }
 
-void Lowering::backward(const LinearNode& node) {
-  for (LinearGroup& group : groups_) {
-    if (group.node == &node && group.grad.present()) backwardGroup(group);
+FoldedDerivative Lowering::derivativeOf(const LinearGroup& group, int rows) const {
+  const View& factor = group.actGrad;
+  return {rows == factor.rows ? factor : firstRow(factor), group.activation == Activation::kRelu};
+}
+
+/// The blocks of the Jacobian of the group's sites; what of their cotangents goes on to the input.
+View Lowering::backwardLora(LinearGroup& group) {
+  const View dy = group.grad;
+  if (group.sites.empty()) return {};
+  const View u = cotangentBuffer(dy.rows, group.rankSum);
+  if (!group.gathers()) {
+    plan_.backward.emplace_back(LoraBackward{dy, group.x, group.h, u, group.sites});
+    return u;
   }
+  const Window& window = group.conv->window;
+  ConvLoraBackward step{dy, group.x, group.h, u, {}, window, group.sites};
+  // dA costs rank * input pixels times (taps * channels) with the spread cotangent, and channels * output
+  // pixels times (taps * rank) with patches of x: the first convolution of a net has few channels.
+  const std::int64_t spread = std::int64_t{group.rankSum} * window.input.pixels();
+  const std::int64_t patches = std::int64_t{group.x.cols} * window.output.pixels();
+  if (state(group.input).needsGrad || spread <= patches) {
+    step.spread = cotangentBuffer(window.input.pixels(), window.taps() * group.rankSum);
+  }
+  plan_.backward.emplace_back(step);
+  return step.spread;
+}
+
+template <class Operation>
+void Lowering::emitInputGrad(LinearGroup& group, Operation step) {
+  ValueState& input = state(group.input);
+  step.dy = group.grad;
+  setWeights(group, step);
+  step.sites = group.sites;
+  step.dx = contribute(group.input, group.firstRowOnly, step.accumulate);
+  const LinearGroup* producer =
+      input.group < 0 ? nullptr : &groups_[static_cast<std::size_t>(input.group)];
+  if (producer != nullptr && producer->activation != Activation::kNone) {
+    const bool last = input.oneTermPerReader && input.gradTerms == input.readers;
+    if (input.readers == 1 || (last && step.dx.rows == producer->y.rows)) {
+      step.derivative = derivativeOf(*producer, step.dx.rows);
+      step.derivative.ofSum = input.readers > 1;
+      input.gradBeforeActivation = true;
+    }
+  }
+  plan_.backward.emplace_back(std::move(step));
 }
 
 void Lowering::backwardGroup(LinearGroup& group) {
-  const LinearNode& node = *group.node;
+  const bool ready = std::count_if(group.parts.begin(), group.parts.end(),
+                                   [&](const auto* part) { return gradReady(part->output); }) > 0;
+  if (!ready) return;
   const View dy = group.grad;
   for (const LinearPart* part : group.parts) {
     const ValueState& s = state(part->output);
-    if (s.needsGrad && !s.gradWritten) {
+    if (s.needsGrad && !gradReady(part->output)) {
       plan_.backward.emplace_back(ClearRows{gradOf(part->output)});
     }
   }
-  if (node.activation != Activation::kNone && !state(group.parts[0]->output).gradBeforeActivation) {
-    plan_.backward.emplace_back(ActivationBackward{dy, group.actGrad});
+  if (group.activation != Activation::kNone &&
+      !state(group.parts[0]->output).gradBeforeActivation) {
+    plan_.backward.emplace_back(ActivationBackward{dy, derivativeOf(group, dy.rows)});
   }
-  LinearBackward step;
-  if (!group.sites.empty()) {
-    step.u = cotangentBuffer(dy.rows, group.rankSum);
-    step.sites = group.sites;
-    plan_.backward.emplace_back(LoraBackward{dy, group.x, group.h, step.u, group.sites});
-  }
+  const View lowRank = backwardLora(group);
   if (group.trained != nullptr) {
     plan_.backward.emplace_back(
         WeightBackward{dy, group.x, group.trained->weight, group.trainedBias});
@@ -89,29 +156,19 @@ void Lowering::backwardGroup(LinearGroup& group) {
     plan_.backward.emplace_back(WeightBackward{dy, View{}, kNoParameter, group.trainedBias});
   }
   emitGram(group);
-  if (state(node.input).needsGrad) {
-    ValueState& input = state(node.input);
-    if (input.group >= 0 && input.readers == 1) {
-      const LinearGroup& producer = groups_[static_cast<std::size_t>(input.group)];
-      if (producer.node->activation != Activation::kNone) {
-        step.actGrad =
-            dy.rows == producer.actGrad.rows ? producer.actGrad : firstRow(producer.actGrad);
-        input.gradBeforeActivation = true;
-      }
-    }
-    step.dy = dy;
-    step.dx = contribute(node.input, group.firstRowOnly, step.accumulate);
-    if (group.trained != nullptr) {
-      step.trainedWeight = group.trained->weight;
+  if (state(group.input).needsGrad) {
+    if (group.gathers()) {
+      Conv2dBackward step;
+      step.spread = lowRank;
+      emitInputGrad(group, std::move(step));
     } else {
-      std::vector<std::string> names;
-      for (const LinearPart* part : group.parts) names.push_back(part->weight);
-      step.weight = weights_.matrix(names, group.x.cols);
+      LinearBackward step;
+      step.u = lowRank;
+      emitInputGrad(group, std::move(step));
     }
-    plan_.backward.emplace_back(std::move(step));
   }
   // Last: from here on the residual may own the memory of dy.
-  residualGrad(node.residual, dy);
+  residualGrad(group.residual, dy);
 }
 
 // d(x + f(x))/dx passes the cotangent through unchanged, so where rows agree the skip connection's
@@ -121,10 +178,11 @@ void Lowering::residualGrad(ValueId residual, const View& grad) {
   if (residual == kNoValue || !state(residual).needsGrad) return;
   ValueState& s = state(residual);
   LinearGroup* group = s.group < 0 ? nullptr : &groups_[static_cast<std::size_t>(s.group)];
-  const bool wholeBuffer = group == nullptr || group->parts.size() == 1;
-  if (!s.gradWritten && wholeBuffer && rowsOf(residual) == grad.rows) {
+  const bool ownBuffer = s.shared < 0 && (group == nullptr || group->parts.size() == 1);
+  if (!s.gradWritten && ownBuffer && rowsOf(residual) == grad.rows) {
     s.grad = grad;
     s.gradWritten = true;
+    ++s.gradTerms;
     if (group != nullptr) group->grad = grad;
     return;
   }
@@ -136,7 +194,7 @@ void Lowering::residualGrad(ValueId residual, const View& grad) {
 
 /// The cotangent of the patches is the rows of the tokens' after the class token: the same memory.
 void Lowering::backward(const AssembleTokensNode& node) {
-  if (!state(node.output).gradWritten || !state(node.input).needsGrad) return;
+  if (!gradReady(node.output) || !state(node.input).needsGrad) return;
   ValueState& patches = state(node.input);
   LOKO_CHECK(patches.readers == 1 && patches.group >= 0, "tokens are made of projected patches");
   LinearGroup& group = groups_[static_cast<std::size_t>(patches.group)];
@@ -149,7 +207,7 @@ void Lowering::backward(const AssembleTokensNode& node) {
 }
 
 void Lowering::backward(const LayerNormNode& node) {
-  if (!state(node.output).gradWritten) return;
+  if (!gradReady(node.output)) return;
   if (const ParameterOffset bias = adapter_.biasOf(node.bias); bias != kNoParameter) {
     const View dy = state(node.output).grad;
     plan_.backward.emplace_back(WeightBackward{dy, View{}, kNoParameter, bias});
@@ -167,7 +225,7 @@ void Lowering::backward(const LayerNormNode& node) {
 }
 
 void Lowering::backward(const AttentionNode& node) {
-  if (!state(node.output).gradWritten) return;
+  if (!gradReady(node.output)) return;
   const Attention& attention = producerOf(plan_.forward, &Attention::o, state(node.output).view);
   AttentionBackward step;
   step.dout = state(node.output).grad;
@@ -192,14 +250,14 @@ void Lowering::backward(const AttentionNode& node) {
 }
 
 void Lowering::backward(const SelectFirstNode& node) {
-  if (state(node.output).gradWritten) residualGrad(node.input, state(node.output).grad);
+  if (gradReady(node.output)) residualGrad(node.input, state(node.output).grad);
 }
 
 // The parameters of a group are finished here for this pass: their share of the Gram matrix is
 // taken while the rows are hot.
 void Lowering::emitGram(const LinearGroup& group) {
   std::vector<Gram> ranges;
-  const std::int64_t in = group.x.cols;
+  const std::int64_t in = group.rowOfA();
   for (const LoraSite& site : group.sites) {
     ranges.push_back({site.a, site.a + site.rank * in});
     ranges.push_back({site.b, site.b + std::int64_t{site.outEnd - site.outBegin} * site.rank});

@@ -1,3 +1,6 @@
+#include <type_traits>
+
+#include "core/folded_weights.h"
 #include "core/lowering_state.h"
 #include "core/status.h"
 
@@ -12,6 +15,9 @@ constexpr int kMaxStoredKeys = 256;
 void Lowering::emitForward() {
   for (const Node& node : graph_.nodes()) {
     std::visit([&](const auto& concrete) { forward(concrete); }, node);
+    for (LinearGroup& group : groups_) {
+      if (group.node == &node) forwardGroup(group);
+    }
   }
   plan_.logits = state(graph_.output()).view;
 }
@@ -80,49 +86,90 @@ void Lowering::forward(const EmbedTokensNode& node) {
   plan_.forward.emplace_back(step);
 }
 
-void Lowering::forward(const LinearNode& node) {
-  for (LinearGroup& group : groups_) {
-    if (group.node == &node) forwardGroup(group);
-  }
+View Lowering::outputView(ValueId value) {
+  ValueState& s = state(value);
+  if (s.shared < 0) return s.view = forwardBuffer(rowsOf(value), shapeOf(value).cols);
+  SharedColumns& shared = shared_[static_cast<std::size_t>(s.shared)];
+  if (!shared.view.present()) shared.view = forwardBuffer(shared.rows, shared.cols);
+  return s.view = columns(shared.view, s.sharedColumn, shapeOf(value).cols);
 }
 
+/// The frozen matrix of a linear map, or those of a convolution.
+template <class Operation>
+void Lowering::setWeights(const LinearGroup& group, Operation& step) {
+  const LinearPart& part = *group.parts[0];
+  if constexpr (std::is_same_v<Operation, Conv2d> || std::is_same_v<Operation, Conv2dBackward>) {
+    const FoldedWeights folded(weights_, *group.conv, group.x.cols);
+    step.window = group.conv->window;
+    for (int g = 0; g < group.conv->groups; ++g) {
+      step.weights.push_back(folded.matrix(g));
+    }
+  } else if (group.trained != nullptr) {
+    step.trainedWeight = group.trained->weight;
+  } else if (group.conv != nullptr) {
+    step.weight = FoldedWeights(weights_, *group.conv, group.x.cols).matrix(0);
+  } else if (!part.outputScale.empty()) {
+    step.weight = FoldedWeights(weights_, part, group.x.cols).matrix(0);
+  } else {
+    std::vector<std::string> names;
+    for (const LinearPart* one : group.parts) names.push_back(one->weight);
+    step.weight = weights_.matrix(names, group.x.cols);
+  }
+}
+template void Lowering::setWeights(const LinearGroup&, LinearBackward&);
+template void Lowering::setWeights(const LinearGroup&, Conv2dBackward&);
+
 void Lowering::forwardGroup(LinearGroup& group) {
-  const LinearNode& node = *group.node;
-  const int rows = rowsOf(group.parts[0]->output);
-  group.x = viewOf(node.input, group.firstRowOnly);
-  group.y = forwardBuffer(rows, group.out);
+  const bool single = group.parts.size() == 1;
+  const LinearPart& first = *group.parts[0];
+  const int rows = rowsOf(first.output);
+  group.x = viewOf(group.input, group.firstRowOnly);
+  group.y = single ? outputView(first.output) : forwardBuffer(rows, group.out);
   for (const LinearPart* part : group.parts) {
     state(part->output).view = columns(group.y, state(part->output).columnInGroup, part->out);
   }
+  if (group.activation == Activation::kRelu) {
+    group.actGrad = group.y;
+  } else if (request_.training && group.activation != Activation::kNone && groupNeedsGrad(group)) {
+    group.actGrad = forwardBuffer(rows, group.out);
+  }
+  if (!group.sites.empty()) group.h = forwardBuffer(rows, group.rankSum);
 
-  Linear step;
-  step.x = group.x;
-  step.y = group.y;
-  step.activation = node.activation;
-  if (node.residual != kNoValue) step.residual = viewOf(node.residual, group.firstRowOnly);
-  if (request_.training && node.activation != Activation::kNone && groupNeedsGrad(group)) {
-    step.actGrad = group.actGrad = forwardBuffer(rows, group.out);
-  }
-  step.trainedBias = group.trainedBias;
-  if (group.trained != nullptr) {
-    step.trainedWeight = group.trained->weight;
-  } else {
-    std::vector<std::string> names;
+  WeightId bias = kNoWeight;
+  if (group.conv != nullptr || !first.outputScale.empty()) {
+    const FoldedWeights folded = group.conv != nullptr
+                                     ? FoldedWeights(weights_, *group.conv, group.x.cols)
+                                     : FoldedWeights(weights_, first, group.x.cols);
+    bias = folded.bias();
+    for (LoraSite& site : group.sites) site.outputScale = folded.scale();
+  } else if (group.trainedBias == kNoParameter && group.trained == nullptr) {
     std::vector<std::pair<std::string, std::int64_t>> biases;
-    for (const LinearPart* part : group.parts) {
-      names.push_back(part->weight);
-      biases.emplace_back(part->bias, part->out);
-    }
-    step.weight = weights_.matrix(names, group.x.cols);
-    if (group.trainedBias == kNoParameter) step.bias = weights_.vector(biases);
+    for (const LinearPart* part : group.parts) biases.emplace_back(part->bias, part->out);
+    bias = weights_.vector(biases);
   }
-  if (!group.sites.empty()) {
-    group.h = forwardBuffer(rows, group.rankSum);
-    plan_.forward.emplace_back(LoraDown{group.x, group.h, group.sites});
+
+  const auto emit = [&](auto step) {
+    step.x = group.x;
+    step.y = group.y;
+    step.bias = bias;
+    step.activation = group.activation;
+    if (group.residual != kNoValue) step.residual = viewOf(group.residual, group.firstRowOnly);
+    if (group.activation != Activation::kRelu) step.actGrad = group.actGrad;
+    setWeights(group, step);
     step.h = group.h;
     step.sites = group.sites;
+    plan_.forward.emplace_back(std::move(step));
+  };
+  if (group.gathers()) {
+    if (!group.sites.empty()) {
+      plan_.forward.emplace_back(ConvLoraDown{group.x, group.h, group.conv->window, group.sites});
+    }
+    return emit(Conv2d{});
   }
-  plan_.forward.emplace_back(std::move(step));
+  if (!group.sites.empty()) plan_.forward.emplace_back(LoraDown{group.x, group.h, group.sites});
+  Linear linear;
+  linear.trainedBias = group.trainedBias;
+  emit(std::move(linear));
 }
 
 void Lowering::forward(const LayerNormNode& node) {
@@ -131,7 +178,7 @@ void Lowering::forward(const LayerNormNode& node) {
   const int cols = shapeOf(node.output).cols;
   LayerNorm step;
   step.x = viewOf(node.input, state(node.output).firstRowOnly);
-  step.y = state(node.output).view = forwardBuffer(rows, cols);
+  step.y = outputView(node.output);
   if (request_.training && state(node.input).needsGrad) {
     step.xhat = forwardBuffer(rows, cols);
     step.rstd = forwardBuffer(rows, 1);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "core/status.h"
+
 namespace loko {
 
 namespace {
@@ -11,6 +13,12 @@ namespace {
 void mergeLora(const AdaptedModule& lora, const Graph::Module& module, const WeightStore& store,
                const std::vector<float>& theta, MergedWeights& merged) {
   const std::string& name = module.part->weight;
+  if (module.groups > 1) {
+    throw Error(ErrorCode::kUnsupported,
+                "Expected adapters that can be merged, but " + lora.module +
+                    " is a convolution with " + std::to_string(module.groups) +
+                    " groups, whose adapter sees all channels; keep the adapter as it is");
+  }
   std::vector<float> weight = store.read(name);
   std::vector<float> delta(static_cast<std::size_t>(module.in));
   for (int o = 0; o < module.part->out; ++o) {

@@ -16,51 +16,10 @@
 #include <vector>
 
 #include "core/activation.h"
+#include "core/op_image.h"
+#include "core/view.h"
 
 namespace loko {
-
-enum class Space : std::uint8_t {
-  kNone,      // an optional operand that is absent
-  kScratch,   // activations and cotangents, laid out by the arena
-  kInput,     // the batch as the user gave it
-  kTheta,     // the n trainable parameters
-  kJacobian,  // cotangent rows x n: G of the filter, or one row: the gradient
-};
-
-/// [samples or segments, rows, cols] somewhere in a space. Element (s, t, c) lives at
-/// offset + s*sampleStride + t*ld + c. A view may select the first row of each sample (rows = 1) or
-/// a range of columns of a wider buffer (cols < ld).
-struct View {
-  Space space = Space::kNone;
-  std::int64_t offset = 0;
-  int rows = 0;
-  int cols = 0;
-  std::int64_t ld = 0;
-  std::int64_t sampleStride = 0;
-  int buffer = -1;  // the planned buffer behind a scratch view; for the planner and messages only
-
-  bool present() const { return space != Space::kNone; }
-};
-
-/// A frozen tensor held by the backend in the layout it likes best.
-using WeightId = int;
-constexpr WeightId kNoWeight = -1;
-/// Position in theta (and in a row of the Jacobian); kNoParameter marks an absent one.
-using ParameterOffset = std::int64_t;
-constexpr ParameterOffset kNoParameter = -1;
-
-/// One adapted linear module: y[:, outBegin:outEnd] += scale * (x A^T) B^T, with A [rank, in] at
-/// theta + a and B [outEnd - outBegin, rank] at theta + b (PEFT's shapes). The columns of x A^T are
-/// [hBegin, hBegin + rank) of the buffer h that all sites of one linear share, without gaps.
-struct LoraSite {
-  ParameterOffset a = 0;
-  ParameterOffset b = 0;
-  int rank = 0;
-  int outBegin = 0;
-  int outEnd = 0;
-  int hBegin = 0;
-  float scale = 1;
-};
 
 // ---- forward ----------------------------------------------------------------------------------
 
@@ -143,14 +102,14 @@ struct WeightBackward {
   ParameterOffset weight = kNoParameter, bias = kNoParameter;
 };
 
-/// dx (+)= (dy W + sum over sites of u A) * actGrad. actGrad (shared by all segments of a sample)
-/// is present when x is the output of an activation whose derivative is folded in here.
+/// dx (+)= (dy W + sum over sites of u A) * derivative. The derivative is present when x is the output of
+/// an activation whose derivative is folded in here.
 struct LinearBackward {
   View dy, dx;
   bool accumulate = false;
   WeightId weight = kNoWeight;
   ParameterOffset trainedWeight = kNoParameter;
-  View actGrad;
+  FoldedDerivative derivative;
   View u;
   std::vector<LoraSite> sites;
 };
@@ -171,10 +130,10 @@ struct AttentionBackward {
   float scale = 1;
 };
 
-/// dy *= actGrad in place (actGrad shared by all segments of a sample), where it could not be
-/// fused.
+/// dy *= derivative in place, where it could not be fused.
 struct ActivationBackward {
-  View dy, actGrad;
+  View dy;
+  FoldedDerivative derivative;
 };
 
 /// dst[seg, t] += src[seg, t] for the rows of src (src.rows <= dst.rows).
@@ -201,20 +160,37 @@ struct Gram {
   X(Linear)                \
   X(LayerNorm)             \
   X(Attention)             \
+  X(ConvLoraDown)          \
+  X(Conv2d)                \
+  X(BatchNorm)             \
+  X(MaxPool)               \
+  X(AvgPool)               \
+  X(MeanRows)              \
+  X(CopyRows)              \
+  X(Flatten)               \
   X(LoraBackward)          \
   X(WeightBackward)        \
   X(LinearBackward)        \
   X(LayerNormBackward)     \
   X(AttentionBackward)     \
+  X(ConvLoraBackward)      \
+  X(Conv2dBackward)        \
+  X(BatchNormBackward)     \
+  X(MaxPoolBackward)       \
+  X(AvgPoolBackward)       \
+  X(MeanRowsBackward)      \
+  X(FlattenBackward)       \
   X(ActivationBackward)    \
   X(AddRows)               \
   X(ClearRows)             \
   X(Gram)
 
-using Step =
-    std::variant<Patchify, AssembleTokens, EmbedTokens, LoraDown, Linear, LayerNorm, Attention,
-                 LoraBackward, WeightBackward, LinearBackward, LayerNormBackward, AttentionBackward,
-                 ActivationBackward, AddRows, ClearRows, Gram>;
+using Step = std::variant<Patchify, AssembleTokens, EmbedTokens, LoraDown, Linear, LayerNorm,
+                          Attention, ConvLoraDown, Conv2d, BatchNorm, MaxPool, AvgPool, MeanRows,
+                          CopyRows, Flatten, LoraBackward, WeightBackward, LinearBackward,
+                          LayerNormBackward, AttentionBackward, ConvLoraBackward, Conv2dBackward,
+                          BatchNormBackward, MaxPoolBackward, AvgPoolBackward, MeanRowsBackward,
+                          FlattenBackward, ActivationBackward, AddRows, ClearRows, Gram>;
 
 /// The operation's name, for error messages and profiles.
 const char* stepName(const Step& step);

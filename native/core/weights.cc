@@ -73,7 +73,9 @@ WeightStore::~WeightStore() = default;
 
 void WeightStore::add(WeightSpec spec) {
   const std::string name = spec.name;
+  std::vector<float> values = std::move(spec.values);
   specs_.insert_or_assign(name, std::move(spec));
+  if (!values.empty()) replace(name, std::move(values));
 }
 
 void WeightStore::open() {
@@ -220,6 +222,16 @@ WeightId WeightTable::vector(const std::vector<std::pair<std::string, std::int64
   }
   const WeightId id = backend_.addVector(stacked.data(), static_cast<std::int64_t>(stacked.size()));
   packed_.emplace(std::move(key), Packed{id, std::move(names)});
+  return id;
+}
+
+WeightId WeightTable::derived(const std::string& rule, const std::vector<std::string>& names,
+                              const std::function<WeightId(const WeightStore&, Backend&)>& make) {
+  std::string key = rule;
+  for (const std::string& name : names) key += '\n' + name;
+  if (const auto found = packed_.find(key); found != packed_.end()) return found->second.id;
+  const WeightId id = make(store_, backend_);
+  packed_.emplace(std::move(key), Packed{id, names});
   return id;
 }
 

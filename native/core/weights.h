@@ -8,6 +8,7 @@
 // map would give. Only what an adapter was merged into lives here as well.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,11 +20,13 @@
 
 namespace loko {
 
-/// One tensor: bytes of a file, or values drawn from N(0, std) by seed (a new head; std 0: zeros).
+/// One tensor: bytes of a file, values that the caller has computed, or values drawn from N(0, std) by
+/// seed (a new head; std 0: zeros).
 struct WeightSpec {
   std::string name;
   std::vector<std::int64_t> shape;
-  std::string file;  // empty: drawn
+  std::string file;           // empty: given or drawn
+  std::vector<float> values;  // empty: drawn
   std::int64_t offset = 0;
   DType dtype = DType::kFloat32;
   double std = 0;
@@ -75,6 +78,10 @@ class WeightTable {
   /// Stacked vectors; an empty name stands for zeros of the given size. kNoWeight when all are
   /// empty.
   WeightId vector(const std::vector<std::pair<std::string, std::int64_t>>& namesAndSizes);
+  /// What is computed out of weights before it is packed: a batch norm folded into a convolution. `key`
+  /// names the rule; with `names` it says which copy this is. make() runs where there is none yet.
+  WeightId derived(const std::string& key, const std::vector<std::string>& names,
+                   const std::function<WeightId(const WeightStore&, Backend&)>& make);
   /// Forgets every packed copy that has one of these weights in it; no plan may use it any more.
   void release(const std::vector<std::string>& names);
 

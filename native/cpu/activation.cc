@@ -5,13 +5,13 @@ namespace loko::cpu {
 
 void run(const ActivationBackward& op, const Frame& frame, Context& context) {
   const int rows = op.dy.rows, cols = op.dy.cols;
-  expectShape(op.actGrad, rows, cols, "actGrad");
+  expectShape(op.derivative.factor, rows, cols, "derivative");
   const MutableRowMap dy = context.writableRows(op.dy, frame.segments());
-  const RowMap actGrad = context.rows(op.actGrad, frame.batch);
+  const RowMap factor = context.rows(op.derivative.factor, frame.batch);
   const std::int64_t period = std::int64_t{frame.batch} * rows;
-  context.forEach(std::int64_t{frame.segments()} * rows, 10 * cols, [&](std::int64_t i) {
-    context.ops.multiply(dy.row(i), actGrad.row(i % period), cols);
-  });
+  const auto multiply = op.derivative.ofRelu ? context.ops.maskPositive : context.ops.multiply;
+  context.forEach(std::int64_t{frame.segments()} * rows, 10 * cols,
+                  [&](std::int64_t i) { multiply(dy.row(i), factor.row(i % period), cols); });
 }
 
 }  // namespace loko::cpu

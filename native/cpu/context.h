@@ -143,6 +143,10 @@ void prepare(const Operation&, const WorkspaceHint&, Context&) {}
 void prepare(const LoraDown& op, const WorkspaceHint& hint, Context& context);
 void prepare(const Linear& op, const WorkspaceHint& hint, Context& context);
 void prepare(const Attention& op, const WorkspaceHint& hint, Context& context);
+void prepare(const ConvLoraDown& op, const WorkspaceHint& hint, Context& context);
+void prepare(const Conv2d& op, const WorkspaceHint& hint, Context& context);
+void prepare(const ConvLoraBackward& op, const WorkspaceHint& hint, Context& context);
+void prepare(const Conv2dBackward& op, const WorkspaceHint& hint, Context& context);
 void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context);
 void prepare(const WeightBackward& op, const WorkspaceHint& hint, Context& context);
 void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& context);

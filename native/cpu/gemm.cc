@@ -94,7 +94,9 @@ class Share {
   void packA(int k0, int depth) {
     forEachTile([&](int row, int height) {
       float* out = a_ + static_cast<std::ptrdiff_t>(row) * roundUp(depth, kPackGroup);
-      if (args_.a.transposed)
+      if (args_.a.source)
+        args_.a.source->packTile(kernels_, out, row0_ + row, height, k0, depth);
+      else if (args_.a.transposed)
         packTransposedTile(out, row0_ + row, height, k0, depth);
       else
         packTile(out, row0_ + row, height, k0, depth);
@@ -138,6 +140,10 @@ class Share {
     if (b.packed)
       return {b.packed->panel(b.kBegin + k0, b.nBegin + n), b.packed->panelColumns(b.nBegin + n)};
     const int columns = std::min(width, args_.n - n);
+    if (b.source) {
+      b.source->fillPanel(kernels_, panel_, width, n, columns, k0, depth);
+      return {panel_, width};
+    }
     if (b.transposed) {
       const float* sources[kPanelColumns];
       for (int j = 0; j < columns; ++j) sources[j] = b.data + (n + j) * b.ld + k0;
@@ -299,10 +305,12 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   checkArgs(args);
 
   // Of all grids of threads, the one whose largest share is smallest; columns are preferred, since
-  // then each thread reads its own part of B.
+  // then each thread reads its own part of B, except where A is gathered and longer than B is wide.
+  const bool preferRows = args.a.source != nullptr && args.m > args.n;
   int columnParts = 1;
   std::int64_t best = units * panels + 1;
-  for (int parts = pool.threads(); parts >= 1; --parts) {
+  for (int i = 0; i < pool.threads(); ++i) {
+    const int parts = preferRows ? i + 1 : pool.threads() - i;
     const std::int64_t rowParts = pool.threads() / parts;
     const std::int64_t share = ((units + rowParts - 1) / rowParts) * ((panels + parts - 1) / parts);
     if (share < best) {

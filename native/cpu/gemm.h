@@ -141,6 +141,30 @@ class PackedTail {
   std::vector<Range> ranges_;
 };
 
+constexpr int kMaxTileDepth = 768;  // of one packed tile of A
+
+// An A whose rows are put together while they are packed: the patches of a convolution.
+class TileSource {
+ public:
+  // Rows [row, row + height) x columns [k0, k0 + depth), as Kernels::packRows lays them out.
+  virtual void packTile(const Kernels& kernels, float* tile, std::int64_t row, int height, int k0,
+                        int depth) const = 0;
+
+ protected:
+  ~TileSource() = default;
+};
+
+// A B that is put together panel by panel: the kernel of a convolution seen from its output.
+class PanelSource {
+ public:
+  // panel[k * width + j] for k < depth and columns j < width, of which `columns` exist; zero beyond.
+  virtual void fillPanel(const Kernels& kernels, float* panel, int width, int n, int columns,
+                         int k0, int depth) const = 0;
+
+ protected:
+  ~PanelSource() = default;
+};
+
 // A[m, k]. Normal: rows.row(m)[k]. Transposed: rows.row(k)[(m / columnBlock) * columnBlockStride +
 // m % columnBlock]; the column blocks let the segments of a cotangent buffer [s][t][j] be read as
 // the (s, j) x t matrix of a weight gradient (columnBlock = j's extent, stride = t's times ld).
@@ -149,6 +173,7 @@ struct AOperand {
   bool transposed = false;
   int columnBlock = INT_MAX;
   std::ptrdiff_t columnBlockStride = 0;
+  const TileSource* source = nullptr;  // in place of all others
 };
 
 // B[k, n]: either packed (a sub-block starting at kBegin, nBegin; nBegin a multiple of 32), or an
@@ -162,6 +187,7 @@ struct BOperand {
   const float* data = nullptr;
   std::ptrdiff_t ld = 0;
   bool transposed = false;
+  const PanelSource* source = nullptr;  // in place of all others
 };
 
 // Per element, in this order:
@@ -169,7 +195,9 @@ struct BOperand {
 //   z *= multiplier row i % multiplierPeriod
 //   z += bias;  z += residual;  z += C when accumulate
 //   C = activation(z);  derivative = activation'(z) when given
-// residual may be C itself. multiplierPeriod = 0 means row i.
+// residual may be C itself. multiplierPeriod = 0 means row i. `multiplySum` moves the multiplication
+// behind the additions; `multiplierOfRelu` multiplies by 1 where the multiplier is positive and else
+// by 0.
 struct Epilogue {
   float alpha = 1.0f;
   bool accumulate = false;
@@ -178,6 +206,8 @@ struct Epilogue {
   RowMap residual;
   RowMap multiplier;
   int multiplierPeriod = 0;
+  bool multiplierOfRelu = false;
+  bool multiplySum = false;
   MutableRowMap derivative;
 };
 

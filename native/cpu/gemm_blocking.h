@@ -11,7 +11,7 @@
 
 namespace loko::cpu {
 
-constexpr int kSingleBlockK = 768;            // up to here K is one block, without partial sums
+constexpr int kSingleBlockK = kMaxTileDepth;  // up to here K is one block, without partial sums
 constexpr int kBlockK = 768;                  // longest K block beyond
 constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of a 1 MiB L2
 constexpr int kAcrossRows = 160;              // the same, in whole panels of 32 rows
@@ -106,6 +106,8 @@ struct RowOperands {
     out.multiplier = e.multiplier ? multiplier + row : nullptr;
     out.derivative = e.derivative ? derivative + row : nullptr;
     out.accumulate = e.accumulate;
+    out.multiplierOfRelu = e.multiplierOfRelu;
+    out.multiplySum = e.multiplySum;
     out.activation = e.activation;
     return out;
   }

@@ -47,6 +47,8 @@ struct TileArgs {
 // arrays are unused operands. Per element, in this order:
 //   z = tile; z *= multiplier; z += bias; z += residual; z += C (accumulate);
 //   C = activation(z); derivative = activation'(z)
+// multiplierOfRelu: the multiplier is 1 where the operand is positive and else 0. multiplySum: the
+// multiplication comes behind the additions.
 struct EpilogueArgs {
   const float* tile;
   int tileStride;
@@ -59,6 +61,8 @@ struct EpilogueArgs {
   const float* const* multiplier;
   float* const* derivative;
   bool accumulate;
+  bool multiplierOfRelu;
+  bool multiplySum;
   Activation activation;
 };
 

@@ -176,17 +176,27 @@ struct EpilogueRow {
   const float* previous;  // C, when accumulating
   float* c;
   float* derivative;
+  bool multiplierOfRelu;
+  bool multiplySum;
 };
+
+LOKO_INLINE Vec multiplied(const EpilogueRow& row, Vec z, Vec multiplier) {
+  if (!row.multiplierOfRelu) return z * multiplier;
+  return select(multiplier > broadcast(0.0f), z, broadcast(0.0f));
+}
 
 // kWidth columns from j on, or the last `left` of a row when `partial`.
 template <Activation kind, bool partial>
 LOKO_INLINE void finishVector(const EpilogueRow& row, int j, int left) {
   Vec z = load(row.tile + j);
+  Vec multiplier = broadcast(1.0f);
   if (row.multiplier)
-    z *= partial ? loadPartial(row.multiplier + j, left) : load(row.multiplier + j);
+    multiplier = partial ? loadPartial(row.multiplier + j, left) : load(row.multiplier + j);
+  if (row.multiplier && !row.multiplySum) z = multiplied(row, z, multiplier);
   if (row.bias) z += partial ? loadPartial(row.bias + j, left) : load(row.bias + j);
   if (row.residual) z += partial ? loadPartial(row.residual + j, left) : load(row.residual + j);
   if (row.previous) z += partial ? loadPartial(row.previous + j, left) : load(row.previous + j);
+  if (row.multiplier && row.multiplySum) z = multiplied(row, z, multiplier);
   const Activated a = activated<kind>(z);
   if constexpr (partial) {
     storePartial(row.c + j, a.y, left);
@@ -207,7 +217,9 @@ void epilogueRows(const EpilogueArgs& e) {
                              e.residual ? e.residual[i] + column : nullptr,
                              e.accumulate ? e.c[i] + column : nullptr,
                              e.c[i] + column,
-                             e.derivative ? e.derivative[i] + column : nullptr};
+                             e.derivative ? e.derivative[i] + column : nullptr,
+                             e.multiplierOfRelu,
+                             e.multiplySum};
     int j = 0;
     for (; j + kWidth <= e.columns; j += kWidth) finishVector<kind, false>(row, j, kWidth);
     if (j < e.columns) finishVector<kind, true>(row, j, e.columns - j);

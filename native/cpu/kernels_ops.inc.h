@@ -270,8 +270,12 @@ std::int64_t kalmanColumnsKernel(const KalmanColumns& args) {
   return total;
 }
 
+#include "cpu/kernels_image.inc.h"
+
 constexpr OpKernels makeOpKernels() {
-  return {layerNormKernel,      layerNormBackwardKernel, softmaxKernel,    multiplyKernel,
-          scoreCotangentKernel, rowDotsKernel,           storeTileKernel,  storeTransposedKernel,
-          kGramBlockRows,       gramBlockKernel,         addSquaresKernel, kalmanColumnsKernel};
+  return {layerNormKernel,       layerNormBackwardKernel, softmaxKernel,           multiplyKernel,
+          maskPositiveKernel,    batchNormKernel,         batchNormBackwardKernel, maxUpdateKernel,
+          addWhereEqualKernel,   scoreCotangentKernel,    rowDotsKernel,           storeTileKernel,
+          storeTransposedKernel, kGramBlockRows,          gramBlockKernel,         addSquaresKernel,
+          kalmanColumnsKernel};
 }

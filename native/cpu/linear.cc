@@ -1,14 +1,13 @@
 // Linear maps: one product each way, with everything else in its epilogue.
-#include "cpu/context.h"
+#include "cpu/lora_terms.h"
 
 namespace loko::cpu {
 
 namespace {
 
-/// The low-rank terms of all sites as one tail; `forward` takes B with the scale, backward A, because
-/// u carries the scale already.
-const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n, bool forward,
-                            Context& context) {
+/// A of all sites, side by side as one tail; u carries the scale already.
+const PackedTail* packInputTail(const std::vector<LoraSite>& sites, int rank, int n,
+                                Context& context) {
   LOKO_CHECK(sites.size() <= kMaxTailSites, std::to_string(sites.size()) + " LoRA sites");
   TailSite tail[kMaxTailSites];
   int count = 0;
@@ -16,20 +15,10 @@ const PackedTail* packSites(const std::vector<LoraSite>& sites, int rank, int n,
     TailSite& block = tail[count++];
     block.rowBegin = site.hBegin;
     block.rowEnd = site.hBegin + site.rank;
-    if (forward) {
-      block.source =
-          context.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
-      block.ld = site.rank;
-      block.layout = WeightLayout::kNK;
-      block.columnBegin = site.outBegin;
-      block.columnEnd = site.outEnd;
-      block.scale = site.scale;
-    } else {
-      block.source = context.parameter(site.a, std::int64_t{site.rank} * n);
-      block.ld = n;
-      block.layout = WeightLayout::kKN;
-      block.columnEnd = n;
-    }
+    block.source = context.parameter(site.a, std::int64_t{site.rank} * n);
+    block.ld = n;
+    block.layout = WeightLayout::kKN;
+    block.columnEnd = n;
   }
   return &context.packTail(rank, n, tail, count);
 }
@@ -41,7 +30,6 @@ GemmArgs product(const Operation& op, bool forward, const View& source, const Vi
                  const View& lowRank, int samples, Context& context) {
   const int out = forward ? target.cols : source.cols, in = forward ? source.cols : target.cols;
   expectShape(target, source.rows, target.cols, forward ? "y" : "dx");
-  if (op.actGrad.present()) expectShape(op.actGrad, source.rows, target.cols, "actGrad");
   LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
              "a linear needs one weight, frozen or trained");
   checkSites(op.sites, lowRank, source.rows, out);
@@ -62,7 +50,8 @@ GemmArgs product(const Operation& op, bool forward, const View& source, const Vi
   }
   if (!op.sites.empty()) {
     args.tailU = context.rows(lowRank, samples);
-    args.tailV = packSites(op.sites, lowRank.cols, target.cols, forward, context);
+    args.tailV = forward ? packOutputTail(op.sites, lowRank.cols, 0, out, out, context)
+                         : packInputTail(op.sites, lowRank.cols, in, context);
   }
   return args;
 }
@@ -72,12 +61,13 @@ GemmArgs product(const Operation& op, bool forward, const View& source, const Vi
 void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
   const int rank = op.sites.empty() ? 0 : op.h.cols;
   context.needGemm(std::int64_t{hint.batch} * op.x.rows, op.y.cols, op.x.cols, rank);
-  if (rank > 0) context.needTail(rank, op.y.cols);
+  if (rank > 0) needOutputTail(op.sites, rank, op.y.cols, context);
 }
 
 void run(const Linear& op, const Frame& frame, Context& context) {
   const int out = op.y.cols, batch = frame.batch;
   if (op.residual.present()) expectShape(op.residual, op.x.rows, out, "residual");
+  if (op.actGrad.present()) expectShape(op.actGrad, op.x.rows, out, "actGrad");
   GemmArgs args = product(op, true, op.x, op.y, op.h, batch, context);
   if (op.bias != kNoWeight) args.epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) args.epilogue.bias = context.parameter(op.trainedBias, out);
@@ -100,8 +90,7 @@ void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& conte
 void run(const LinearBackward& op, const Frame& frame, Context& context) {
   GemmArgs args = product(op, false, op.dy, op.dx, op.u, frame.segments(), context);
   args.epilogue.accumulate = op.accumulate;
-  args.epilogue.multiplier = context.rows(op.actGrad, frame.batch);
-  args.epilogue.multiplierPeriod = frame.batch * op.dy.rows;
+  foldDerivative(op.derivative, op.dx, frame.batch, args, context);
   context.gemm(args);
 }
 

@@ -1,22 +1,11 @@
 // The low-rank branch of a linear and the blocks of the Jacobian that belong to its parameters.
 #include <limits>
 
-#include "cpu/context.h"
+#include "cpu/lora_terms.h"
 
 namespace loko::cpu {
 
 namespace {
-
-View columnsOf(View view, int begin, int cols) {
-  view.offset += begin;
-  view.cols = cols;
-  return view;
-}
-
-/// Rows of all samples at one distance, so that a product can run over them as one dimension.
-bool evenlySpaced(const View& view, int samples) {
-  return samples == 1 || view.rows == 1 || view.sampleStride == view.rows * view.ld;
-}
 
 /// alpha left^T right over the rows of a segment, [left.cols, right.cols] at `target` of the
 /// Jacobian row of each segment. `left` is indexed by segment, `right` by sample.
@@ -60,20 +49,6 @@ void writeBlocks(const ParameterBlock& block, const Frame& frame, Context& conte
   }
 }
 
-/// How left^T right of all segments is added up: `count` products, each over all samples of one
-/// cotangent row where memory allows, else over one segment.
-struct Summands {
-  int count, samples;
-  Summands(const View& left, const View& right, const Frame& frame) {
-    const bool whole = evenlySpaced(left, frame.segments()) && evenlySpaced(right, frame.batch);
-    count = whole ? frame.rows : frame.segments();
-    samples = whole ? frame.batch : 1;
-  }
-};
-std::ptrdiff_t rowDistance(const View& view, int samples) {
-  return samples > 1 && view.rows == 1 ? view.sampleStride : view.ld;
-}
-
 /// The sum over all segments, in Jacobian row 0.
 void writeReducedBlock(const ParameterBlock& block, const Frame& frame, Context& context) {
   const View& left = block.left;
@@ -108,88 +83,6 @@ void writeParameterBlock(const ParameterBlock& block, const Frame& frame, Contex
   }
 }
 
-int columnsOfSites(const std::vector<LoraSite>& sites) {
-  int columns = 0;
-  for (const LoraSite& site : sites) columns = std::max(columns, site.hBegin + site.rank);
-  return columns;
-}
-
-// dB = scale dy^T h is taken as its transpose h^T dy: r rows of full width, with dy read in place,
-// where dy^T h would pack all of dy for r columns. A task is a range of columns of one block: that of
-// a segment, or the one that all segments add up to.
-class FactorBlocks {
- public:
-  FactorBlocks(const View& dy, const View& h, const LoraSite& site, const Frame& frame, int threads)
-      : dy_(dy),
-        h_(h),
-        site_(site),
-        frame_(frame),
-        blocks_(frame.reduce ? 1 : frame.segments()),
-        splits_(std::clamp((threads + blocks_ - 1) / blocks_, 1,
-                           (dy.cols + kPanelColumns - 1) / kPanelColumns)),
-        columns_((dy.cols + splits_ - 1) / splits_),
-        depth_(frame.reduce ? dy.rows * frame.segments() : dy.rows) {}
-
-  std::int64_t tasks() const { return std::int64_t{blocks_} * splits_; }
-  /// Few rows leave the tile kernels a third of their speed.
-  std::int64_t work() const { return std::int64_t{3} * depth_ * site_.rank * columns_; }
-  std::size_t localFloats() const {
-    return transposedFloats() + gemmScratchBytes(site_.rank, columns_, depth_, 0) / sizeof(float) +
-           1;
-  }
-
-  void run(std::int64_t task, float* scratch, Context& context) const {
-    const auto block = static_cast<int>(task / splits_);
-    const int begin = static_cast<int>(task % splits_) * columns_;
-    const int columns = std::min(columns_, dy_.cols - begin);
-    if (columns <= 0) return;
-    if (frame_.reduce) {
-      const Summands summands(dy_, h_, frame_);
-      for (int i = 0; i < summands.count; ++i) {
-        multiply(i * summands.samples, summands.samples, begin, columns, i > 0, scratch, context);
-      }
-    } else {
-      multiply(block, 1, begin, columns, false, scratch, context);
-    }
-    const std::int64_t row = frame_.reduce ? 0 : frame_.firstRow + block;
-    float* target = context.jacobian(row, site_.b, std::int64_t{dy_.cols} * site_.rank) +
-                    std::int64_t{begin} * site_.rank;
-    for (int o = 0; o < columns; ++o) {
-      for (int j = 0; j < site_.rank; ++j) *target++ = scratch[j * columns + o];
-    }
-  }
-
- private:
-  std::size_t transposedFloats() const {
-    return (static_cast<std::size_t>(site_.rank) * static_cast<std::size_t>(columns_) + 15) / 16 *
-           16;
-  }
-
-  /// h^T dy over `samples` samples from a segment on, into the scratch.
-  void multiply(int segment, int samples, int begin, int columns, bool accumulate, float* scratch,
-                Context& context) const {
-    GemmArgs args;
-    args.m = site_.rank;
-    args.n = columns;
-    args.k = samples * dy_.rows;
-    args.a.transposed = true;
-    args.a.rows.base = context.at(h_, frame_.batch) + segment % frame_.batch * h_.sampleStride;
-    args.a.rows.ld = rowDistance(h_, samples);
-    args.b.data = context.at(dy_, frame_.segments()) + segment * dy_.sampleStride + begin;
-    args.b.ld = rowDistance(dy_, samples);
-    args.c.base = scratch;
-    args.c.ld = columns;
-    args.epilogue.alpha = site_.scale;
-    args.epilogue.accumulate = accumulate;
-    gemm(context.kernels, args, scratch + transposedFloats());
-  }
-
-  const View dy_, h_;
-  const LoraSite& site_;
-  const Frame& frame_;
-  const int blocks_, splits_, columns_, depth_;
-};
-
 }  // namespace
 
 void prepare(const LoraDown& op, const WorkspaceHint& hint, Context& context) {
@@ -218,53 +111,18 @@ void run(const LoraDown& op, const Frame& frame, Context& context) {
 }
 
 void prepare(const LoraBackward& op, const WorkspaceHint& hint, Context& context) {
-  Frame largest;  // fewer rows and more threads split into narrower columns
-  largest.batch = hint.batch;
-  largest.rows = hint.maxRows;
+  needOutputSide({op.dy, op.h, op.u, op.sites}, hint, context);
   for (const LoraSite& site : op.sites) {
-    const int out = site.outEnd - site.outBegin;
-    context.needGemm(std::int64_t{largest.segments()} * op.dy.rows, site.rank, out);
     needBlock(op.dy.rows, site.rank, op.x.cols, hint, context);
-    for (const bool reduce : {false, true}) {
-      largest.reduce = reduce;
-      const FactorBlocks blocks(columnsOf(op.dy, site.outBegin, out), op.h, site, largest, 1);
-      context.needLocal(blocks.localFloats());
-    }
   }
 }
 
 void run(const LoraBackward& op, const Frame& frame, Context& context) {
-  const int rows = op.dy.rows, segments = frame.segments();
-  expectShape(op.x, rows, op.x.cols, "x");
-  expectShape(op.h, rows, op.h.cols, "h");
-  checkSites(op.sites, op.h, rows, op.dy.cols);
-  checkSites(op.sites, op.u, rows, op.dy.cols);
+  expectShape(op.x, op.dy.rows, op.x.cols, "x");
+  writeOutputSide({op.dy, op.h, op.u, op.sites}, frame, context);
   for (const LoraSite& site : op.sites) {
-    const int out = site.outEnd - site.outBegin;
-    const View dy = columnsOf(op.dy, site.outBegin, out);
-    const View u = columnsOf(op.u, site.hBegin, site.rank);
-
-    GemmArgs args;
-    args.m = std::int64_t{segments} * rows;
-    args.n = site.rank;
-    args.k = out;
-    args.a.rows = context.rows(dy, segments);
-    args.b.data = context.parameter(site.b, std::int64_t{out} * site.rank);
-    args.b.ld = site.rank;
-    args.c = context.writableRows(u, segments);
-    args.epilogue.alpha = site.scale;
-    context.gemm(args);
-
-    const FactorBlocks blocks(dy, columnsOf(op.h, site.hBegin, site.rank), site, frame,
-                              context.pool.threads());
-    context.forEachRange(blocks.tasks(), blocks.work(),
-                         [&](std::int64_t begin, std::int64_t end, int part) {
-                           float* scratch = context.local(part, blocks.localFloats());
-                           for (std::int64_t task = begin; task < end; ++task) {
-                             blocks.run(task, scratch, context);
-                           }
-                         });
-    writeParameterBlock({u, op.x, site.a, 1.0f}, frame, context);
+    writeParameterBlock({columnsOf(op.u, site.hBegin, site.rank), op.x, site.a, 1.0f}, frame,
+                        context);
   }
 }
 

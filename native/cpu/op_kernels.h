@@ -69,6 +69,15 @@ struct ScoreCotangent {
   std::ptrdiff_t plainLd;
 };
 
+// One row of a batch norm: z = scale * x + shift.
+struct BatchNormRow {
+  const float* x;
+  const float* scale;
+  const float* shift;
+  int columns;
+  bool relu;
+};
+
 constexpr int kMaxGramBlockRows = 5;
 
 struct OpKernels {
@@ -76,6 +85,15 @@ struct OpKernels {
   void (*layerNormBackward)(const LayerNormBackwardRow&);
   void (*softmax)(float* row, int n);                          // in place
   void (*multiply)(float* y, const float* x, std::int64_t n);  // y *= x
+
+  void (*maskPositive)(float* y, const float* x, std::int64_t n);  // y = x > 0 ? y : 0
+  void (*batchNorm)(const BatchNormRow&, float* y);                // y = z, or relu(z)
+  // dx (+)= scale * dy, or 0 where relu and z is not positive.
+  void (*batchNormBackward)(const BatchNormRow&, const float* dy, float* dx, bool accumulate);
+  // Where x > best, or x is NaN: best = x and, unless index is null, index = tap.
+  void (*maxUpdate)(float* best, float* index, const float* x, float tap, int n);
+  // dx += dy where index == tap.
+  void (*addWhereEqual)(float* dx, const float* dy, const float* index, float tap, int n);
 
   void (*scoreCotangent)(const ScoreCotangent&);
   // out[i] = sum over j < columns of x[i * ldx + j] * y[i * ldy + j], for i < rows.

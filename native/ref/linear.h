@@ -29,6 +29,54 @@ inline void checkSites(const std::vector<LoraSite>& sites, const View& h, int ro
   }
 }
 
+/// What the column of the output of each factor B is multiplied by; null: nothing.
+template <class T>
+const T* outputScale(const LoraSite& site, const Memory<T>& memory, int out) {
+  return site.outputScale == kNoWeight ? nullptr : memory.vector(site.outputScale, out);
+}
+
+/// Column o of scale h B^T of the site that has this column.
+template <class T>
+T lowRankTerm(const std::vector<LoraSite>& sites, const Tensor<T>& h, int b, int t, int o, int out,
+              const Memory<T>& memory) {
+  T term(0);
+  for (const LoraSite& site : sites) {
+    if (o < site.outBegin || o >= site.outEnd) continue;
+    const T* factor = factorB(site, memory) + std::int64_t{o - site.outBegin} * site.rank;
+    const T* scale = outputScale(site, memory, out);
+    T sum(0);
+    for (int r = 0; r < site.rank; ++r) sum += h(b, t, site.hBegin + r) * factor[r];
+    sum *= T(site.scale);
+    if (scale != nullptr) sum *= scale[o];
+    term += sum;
+  }
+  return term;
+}
+
+/// A number times the derivative at one place of an activation that was folded in.
+template <class T>
+T timesDerivative(const FoldedDerivative& derivative, const T& number, const T& factor) {
+  if (!derivative.ofRelu) return number * factor;
+  return factor > T(0) ? number : T(0);
+}
+
+/// dx (+)= sum * derivative at one place; `ofSum`: the derivative multiplies what was there, too.
+template <class T, class Operation>
+void storeCotangent(const Operation& op, const Frame& frame, Memory<T>& memory, int s, int t, int c,
+                    T sum) {
+  const Tensor<T> dx = memory(op.dx, frame.segments());
+  const FoldedDerivative& derivative = op.derivative;
+  if (derivative.present()) expectShape(derivative.factor, dx.rows(), dx.cols(), "derivative");
+  const T before = op.accumulate ? dx(s, t, c) : T(0);
+  if (derivative.ofSum) sum += before;
+  if (derivative.present()) {
+    const Tensor<T> factor = memory(derivative.factor, frame.batch);
+    sum = timesDerivative(derivative, sum, factor(s % frame.batch, t, c));
+  }
+  if (!derivative.ofSum && op.accumulate) sum += before;
+  dx(s, t, c) = sum;
+}
+
 template <class T>
 void run(const LoraDown& op, const Frame& frame, Memory<T>& memory) {
   const Tensor<T> x = memory(op.x, frame.batch), h = memory(op.h, frame.batch);
@@ -72,13 +120,7 @@ void run(const Linear& op, const Frame& frame, Memory<T>& memory) {
       for (int o = 0; o < out; ++o) {
         T z(0);
         for (int i = 0; i < in; ++i) z += x(b, t, i) * weight[std::int64_t{o} * in + i];
-        for (const LoraSite& site : op.sites) {
-          if (o < site.outBegin || o >= site.outEnd) continue;
-          const T* factor = factorB(site, memory) + std::int64_t{o - site.outBegin} * site.rank;
-          T sum(0);
-          for (int r = 0; r < site.rank; ++r) sum += h(b, t, site.hBegin + r) * factor[r];
-          z += T(site.scale) * sum;
-        }
+        z += lowRankTerm(op.sites, h, b, t, o, out, memory);
         if (bias != nullptr) z += bias[o];
         if (residual) z += residual(b, t, o);
         const Activated<T> result = activate(op.activation, z);
@@ -89,44 +131,63 @@ void run(const Linear& op, const Frame& frame, Memory<T>& memory) {
   }
 }
 
-template <class T>
-void run(const LoraBackward& op, const Frame& frame, Memory<T>& memory) {
-  const int rows = op.dy.rows, in = op.x.cols;
-  expectShape(op.x, rows, in, "x");
+/// u = scale dy B and dB = scale dy^T h of every site: the half of a low-rank branch that sees no input.
+template <class T, class Operation>
+void runOutputSide(const Operation& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.dy.rows;
   expectShape(op.h, rows, op.h.cols, "h");
   checkSites(op.sites, op.h, rows, op.dy.cols);
   checkSites(op.sites, op.u, rows, op.dy.cols);
   const Tensor<T> dy = memory(op.dy, frame.segments()), u = memory(op.u, frame.segments());
-  const Tensor<T> x = memory(op.x, frame.batch), h = memory(op.h, frame.batch);
-
+  const Tensor<T> h = memory(op.h, frame.batch);
   for (const LoraSite& site : op.sites) {
     const int out = site.outEnd - site.outBegin, rank = site.rank;
     const T* factor = factorB(site, memory);
+    const T* scale = outputScale(site, memory, op.dy.cols);
+    const auto scaleOf = [&](int o) {
+      return scale == nullptr ? T(site.scale) : T(site.scale) * scale[site.outBegin + o];
+    };
     for (int s = 0; s < frame.segments(); ++s) {
       const int b = s % frame.batch;
-      for (int t = 0; t < rows; ++t) {  // u = scale dy B
+      for (int t = 0; t < rows; ++t) {
         for (int r = 0; r < rank; ++r) {
           T sum(0);
-          for (int o = 0; o < out; ++o) sum += dy(s, t, site.outBegin + o) * factor[o * rank + r];
-          u(s, t, site.hBegin + r) = T(site.scale) * sum;
+          for (int o = 0; o < out; ++o) {
+            sum += dy(s, t, site.outBegin + o) * factor[o * rank + r] * scaleOf(o);
+          }
+          u(s, t, site.hBegin + r) = sum;
         }
       }
-      T* blockB = memory.jacobianBlock(frame, s, site.b, std::int64_t{out} * rank);
-      for (int o = 0; o < out; ++o) {  // dB = scale dy^T h
+      T* block = memory.jacobianBlock(frame, s, site.b, std::int64_t{out} * rank);
+      for (int o = 0; o < out; ++o) {
         for (int r = 0; r < rank; ++r) {
           T sum(0);
           for (int t = 0; t < rows; ++t) {
             sum += dy(s, t, site.outBegin + o) * h(b, t, site.hBegin + r);
           }
-          storeGradient(frame, s, blockB[o * rank + r], T(site.scale) * sum);
+          storeGradient(frame, s, block[o * rank + r], scaleOf(o) * sum);
         }
       }
-      T* blockA = memory.jacobianBlock(frame, s, site.a, std::int64_t{rank} * in);
-      for (int r = 0; r < rank; ++r) {  // dA = u^T x
+    }
+  }
+}
+
+template <class T>
+void run(const LoraBackward& op, const Frame& frame, Memory<T>& memory) {
+  const int rows = op.dy.rows, in = op.x.cols;
+  expectShape(op.x, rows, in, "x");
+  runOutputSide(op, frame, memory);
+  const Tensor<T> u = memory(op.u, frame.segments()), x = memory(op.x, frame.batch);
+  for (const LoraSite& site : op.sites) {
+    for (int s = 0; s < frame.segments(); ++s) {
+      T* block = memory.jacobianBlock(frame, s, site.a, std::int64_t{site.rank} * in);
+      for (int r = 0; r < site.rank; ++r) {  // dA = u^T x
         for (int i = 0; i < in; ++i) {
           T sum(0);
-          for (int t = 0; t < rows; ++t) sum += u(s, t, site.hBegin + r) * x(b, t, i);
-          storeGradient(frame, s, blockA[std::int64_t{r} * in + i], sum);
+          for (int t = 0; t < rows; ++t) {
+            sum += u(s, t, site.hBegin + r) * x(s % frame.batch, t, i);
+          }
+          storeGradient(frame, s, block[std::int64_t{r} * in + i], sum);
         }
       }
     }
@@ -164,13 +225,11 @@ template <class T>
 void run(const LinearBackward& op, const Frame& frame, Memory<T>& memory) {
   const int rows = op.dy.rows, out = op.dy.cols, in = op.dx.cols;
   expectShape(op.dx, rows, in, "dx");
-  if (op.actGrad.present()) expectShape(op.actGrad, rows, in, "actGrad");
   LOKO_CHECK((op.weight == kNoWeight) != (op.trainedWeight == kNoParameter),
              "a linear needs one weight, frozen or trained");
   checkSites(op.sites, op.u, rows, out);
 
-  const Tensor<T> dy = memory(op.dy, frame.segments()), dx = memory(op.dx, frame.segments());
-  const Tensor<T> u = memory(op.u, frame.segments()), actGrad = memory(op.actGrad, frame.batch);
+  const Tensor<T> dy = memory(op.dy, frame.segments()), u = memory(op.u, frame.segments());
   const T* weight = op.weight != kNoWeight
                         ? memory.matrix(op.weight, out, in)
                         : memory.parameter(op.trainedWeight, std::int64_t{out} * in);
@@ -185,9 +244,7 @@ void run(const LinearBackward& op, const Frame& frame, Memory<T>& memory) {
             sum += u(s, t, site.hBegin + r) * a[std::int64_t{r} * in + i];
           }
         }
-        if (actGrad) sum *= actGrad(s % frame.batch, t, i);
-        if (op.accumulate) sum += dx(s, t, i);
-        dx(s, t, i) = sum;
+        storeCotangent(op, frame, memory, s, t, i, sum);
       }
     }
   }
@@ -195,11 +252,14 @@ void run(const LinearBackward& op, const Frame& frame, Memory<T>& memory) {
 
 template <class T>
 void run(const ActivationBackward& op, const Frame& frame, Memory<T>& memory) {
-  expectShape(op.actGrad, op.dy.rows, op.dy.cols, "actGrad");
-  const Tensor<T> dy = memory(op.dy, frame.segments()), actGrad = memory(op.actGrad, frame.batch);
+  const View& view = op.derivative.factor;
+  expectShape(view, op.dy.rows, op.dy.cols, "derivative");
+  const Tensor<T> dy = memory(op.dy, frame.segments()), factor = memory(view, frame.batch);
   for (int s = 0; s < frame.segments(); ++s) {
     for (int t = 0; t < dy.rows(); ++t) {
-      for (int c = 0; c < dy.cols(); ++c) dy(s, t, c) *= actGrad(s % frame.batch, t, c);
+      for (int c = 0; c < dy.cols(); ++c) {
+        dy(s, t, c) = timesDerivative(op.derivative, dy(s, t, c), factor(s % frame.batch, t, c));
+      }
     }
   }
 }

@@ -6,6 +6,8 @@
 
 #include "filter/gradient_rules.h"
 #include "ref/attention.h"
+#include "ref/conv.h"
+#include "ref/image.h"
 #include "ref/linear.h"
 #include "ref/memory.h"
 #include "ref/norm.h"

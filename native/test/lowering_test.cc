@@ -82,7 +82,7 @@ TEST_CASE("the derivative of an activation is folded into the product above it")
   CHECK(only<ActivationBackward>(plan.backward).empty());
   const std::vector<LinearBackward> linears = only<LinearBackward>(plan.backward);
   CHECK(std::count_if(linears.begin(), linears.end(),
-                      [](const LinearBackward& step) { return step.actGrad.present(); }) == 3);
+                      [](const LinearBackward& step) { return step.derivative.present(); }) == 3);
 }
 
 TEST_CASE("every parameter belongs to exactly one Gram range") {

@@ -20,6 +20,7 @@
 #include "op_allocations.h"
 #include "op_bound.h"
 #include "ref/attention.h"
+#include "ref/image.h"
 #include "ref/linear.h"
 #include "ref/norm.h"
 #include "ref/ref_backend.h"

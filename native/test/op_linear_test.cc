@@ -232,7 +232,7 @@ TEST_CASE("LinearBackward agrees with the specification for every optional opera
         } else {
           step.trainedWeight = op.parameters(std::int64_t{shape.out} * shape.in);
         }
-        if (options & 4) step.actGrad = op.read(Axis::kSamples, shape.rows, shape.in);
+        if (options & 4) step.derivative.factor = op.read(Axis::kSamples, shape.rows, shape.in);
         if (options & 8) {
           const int ranks = addSites(op, step.sites, shape.in, shape.out, false);
           step.u = op.read(Axis::kSegments, shape.rows, ranks);
@@ -252,7 +252,7 @@ TEST_CASE("ActivationBackward scales every segment by the derivative of its samp
         OpCase op(batch, rows, layout);
         ActivationBackward step;
         step.dy = op.target(true, tokens, cols);
-        step.actGrad = op.read(Axis::kSamples, tokens, cols);
+        step.derivative.factor = op.read(Axis::kSamples, tokens, cols);
         op.step = step;
         checkStep(op);
       }

@@ -2,6 +2,7 @@
 
 // What the small models of the tests are made of: a graph, and weights that are drawn.
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@ namespace loko {
 
 class TinyModelBuilder {
  public:
+  virtual ~TinyModelBuilder() = default;
   const Graph& graph() const { return graph_; }
 
   std::unique_ptr<Engine> engine(std::unique_ptr<Backend> backend) {
@@ -66,25 +68,29 @@ inline Adapter makeAdapter(const Graph& graph, const std::vector<std::string>& s
                            LoraInit init = LoraInit::kRandom) {
   Adapter adapter;
   adapter.init = init;
+  const auto endsWith = [](const std::string& path, const std::string& suffix) {
+    return path.size() >= suffix.size() &&
+           path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+  };
+  const auto adapt = [&](const LinearPart& part) {
+    if (std::none_of(suffixes.begin(), suffixes.end(),
+                     [&](const std::string& suffix) { return endsWith(part.module, suffix); })) {
+      return;
+    }
+    const Graph::Module module = graph.module(part.module);
+    AdaptedModule lora;
+    lora.module = part.module;
+    lora.rank = rank * module.groups;
+    lora.scale = 1.5F;
+    lora.a = adapter.parameters;
+    lora.b = lora.a + module.sizeA(lora.rank);
+    adapter.parameters = lora.b + module.sizeB(lora.rank);
+    adapter.lora.push_back(lora);
+  };
   for (const Node& node : graph.nodes()) {
-    const auto* linear = std::get_if<LinearNode>(&node);
-    if (linear == nullptr) continue;
-    for (const LinearPart& part : linear->parts) {
-      for (const std::string& suffix : suffixes) {
-        if (part.module.size() < suffix.size() ||
-            part.module.compare(part.module.size() - suffix.size(), suffix.size(), suffix) != 0) {
-          continue;
-        }
-        AdaptedModule lora;
-        lora.module = part.module;
-        lora.rank = rank;
-        lora.scale = 1.5F;
-        lora.a = adapter.parameters;
-        lora.b = lora.a + std::int64_t{rank} * graph.module(part.module).in;
-        adapter.parameters = lora.b + std::int64_t{part.out} * rank;
-        adapter.lora.push_back(lora);
-        break;
-      }
+    if (const auto* conv = std::get_if<ConvNode>(&node)) adapt(conv->part);
+    if (const auto* linear = std::get_if<LinearNode>(&node)) {
+      for (const LinearPart& part : linear->parts) adapt(part);
     }
   }
   for (const std::string& module : trained) {

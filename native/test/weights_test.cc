@@ -265,4 +265,15 @@ TEST_CASE("a new head is drawn by its name and seed alone") {
   CHECK(draw(1, false) != draw(2, false));
 }
 
+TEST_CASE("values that the caller has computed are the weight, with no file") {
+  WeightStore store(0);
+  WeightSpec spec;
+  spec.name = "positions";
+  spec.shape = {1, 2, 2};
+  spec.values = {1, -2, 3, 0.5F};
+  store.add(spec);
+  store.open();
+  CHECK(store.read("positions") == std::vector<float>{1, -2, 3, 0.5F});
+}
+
 }  // namespace loko

@@ -16,7 +16,13 @@ import transformers
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "fixtures"))
 import peft_models  # noqa: E402
 
-BACKBONES = {"vit": "ViTModel", "bert": "BertModel", "roberta": "RobertaModel"}
+BACKBONES = {
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "resnet": "ResNetModel",
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+}
 
 
 def _write_family(family, folder, seed):
@@ -30,7 +36,7 @@ def _write_family(family, folder, seed):
         backbone.from_pretrained(base, add_pooling_layer=False).save_pretrained(folder / "poolerless")
     inputs = peft_models.random_inputs(family, seed + 1)
     logits = {"base": peft_models.float64_logits(peft_models.load_base(family, base), inputs)}
-    for index, case in enumerate(peft_models.CASES):
+    for index, case in enumerate(peft_models.cases(family)):
         target = folder / "peft" / case
         peft_models.write_adapter(family, case, base, target, seed + 2 + index)
         logits[case] = peft_models.adapted_logits(family, base, target, inputs)

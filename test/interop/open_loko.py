@@ -28,7 +28,7 @@ def _with_peft(family, folder, base):
 
 def _with_auto(family, folder, _base):
     text = peft.AutoPeftModelForSequenceClassification
-    return (peft.AutoPeftModel if family == "vit" else text).from_pretrained(folder, **OPTIONS)
+    return (peft.AutoPeftModel if family in peft_models.IMAGE_SIZES else text).from_pretrained(folder, **OPTIONS)
 
 
 def _with_load_adapter(family, folder, base):

@@ -33,6 +33,27 @@ export function vitFolder(name: VitCase, folder = "base"): string {
   return join(FIXTURES, "vit", name, folder);
 }
 
+export const VISION_CASES = [
+  "resnet_basic",
+  "resnet_bottleneck",
+  "resnet_early",
+  "timm_resnet18",
+  "timm_resnet50",
+  "densenet",
+  "densenet_upper",
+  "lenet",
+  "lenet_average",
+  "dinov2",
+  "dinov2_square",
+  "dinov2_larger",
+  "dino",
+] as const;
+export type VisionCase = (typeof VISION_CASES)[number];
+
+export function visionFolder(name: VisionCase, folder = "base"): string {
+  return join(FIXTURES, "vision", name, folder);
+}
+
 export const TEXT_CASES = [
   "bert_pairs",
   "bert_deep",
@@ -58,7 +79,7 @@ export interface ModelFixture {
   readonly zeroB: boolean;
 }
 
-export interface VitFixture extends ModelFixture {
+export interface ImageFixture extends ModelFixture {
   readonly inputs: ImageInputs;
 }
 
@@ -67,8 +88,16 @@ export interface TextFixture extends ModelFixture {
   readonly batches: ReadonlyMap<string, TextInputs>;
 }
 
-export async function readVit(name: VitCase): Promise<VitFixture> {
-  const fixture = await readFixture(join(FIXTURES, "vit", name));
+export function readVit(name: VitCase): Promise<ImageFixture> {
+  return readImages(join(FIXTURES, "vit", name));
+}
+
+export function readVision(name: VisionCase): Promise<ImageFixture> {
+  return readImages(join(FIXTURES, "vision", name));
+}
+
+async function readImages(folder: string): Promise<ImageFixture> {
+  const fixture = await readFixture(folder);
   const { shape, values } = fixture.expected.get("pixel_values")!;
   return { ...fixture, inputs: { pixelValues: values as Float32Array, shape } };
 }
@@ -130,6 +159,20 @@ export async function loadAdapted(
   zeroB = false,
 ): Promise<Model> {
   return adapt(await Model.fromPretrained(vitFolder(name), options), fixture, zeroB);
+}
+
+/** The model of a vision case, for images of the fixture's size. */
+export function loadVision(
+  name: VisionCase,
+  { inputs }: ImageFixture,
+  options: ModelOptions = {},
+  folder = "base",
+): Promise<Model> {
+  const [, , height, width] = inputs.shape as [number, number, number, number];
+  return Model.fromPretrained(visionFolder(name, folder), {
+    imageSize: [height, width],
+    ...options,
+  });
 }
 
 /** The model of a text case with its adapter's values. */

@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { vitFolder } from "../parity/fixtures.js";
+import { visionFolder, vitFolder } from "../parity/fixtures.js";
 import { runLoko } from "./loko.js";
 import { writeSentences, writeSyntheticBert } from "./synthetic-bert.js";
 
@@ -213,6 +213,7 @@ describe("loko inspect", () => {
       tokenizer: [],
     });
     expect(shown.linears).toHaveLength(7);
+    expect(shown.convolutions).toMatchObject([{ inFeatures: 3, outFeatures: 48, kernel: [4, 4] }]);
 
     const folder = vitFolder("odd", "adapter");
     const adapter = JSON.parse((await loko("inspect", folder, "--json")).stdout);
@@ -225,6 +226,14 @@ describe("loko inspect", () => {
     expect((await loko("inspect", file)).stdout).toMatch(
       /^F32 +\[8, 48\] +base_model\.model\.vit\.encoder\.layer\.0\..+\.query\.lora_A\.weight$/m,
     );
+  });
+
+  test("shows the convolutions of a net, those of all layers together", async () => {
+    const { stdout } = await loko("inspect", visionFolder("timm_resnet18"));
+    expect(stdout).toMatch(/^model +resnet18 \(ResNet\)$/m);
+    expect(stdout).toMatch(/^loko +knows this model$/m);
+    expect(stdout).toMatch(/^layerN\.N\.conv1 +5 +4-64 +4-8 +3x3$/m);
+    expect(stdout).toMatch(/^fc +1 +8 +3$/m);
   });
 
   test("says why a model is not supported, and still shows the rest", async () => {

@@ -10,7 +10,7 @@ import {
   type TensorSource,
   writeSafetensors,
 } from "../../../lib/io/safetensors-writer.js";
-import { FIXTURES } from "../../parity/fixtures.js";
+import { FIXTURES, visionFolder } from "../../parity/fixtures.js";
 import { errorOf, temporaryFolder } from "../io/helpers.js";
 
 const fixture = (...path: string[]) => join(FIXTURES, "peft", ...path);
@@ -309,6 +309,49 @@ describe("loadAdapter", () => {
     expect(await readFile(join(dir, "README.md"), "utf8")).toContain(
       "num_labels=5, ignore_mismatched_sizes=True)",
     );
+  });
+
+  test.each([
+    [
+      "timm",
+      "timm_resnet18",
+      'timm.create_model("local-dir:',
+      "num_classes=3)",
+      "torchvision.models.resnet18(",
+    ],
+    [
+      "the module of the user",
+      "lenet",
+      "base = LeNet5(...)",
+      "load_model(base, ",
+      "/model.safetensors",
+    ],
+    [
+      "transformers",
+      "resnet_basic",
+      "ResNetForImageClassification.from_pretrained(",
+      "num_labels=3)",
+      "import ResNetForImageClassification",
+    ],
+  ] as const)("tells how to open one with %s", async (_, name, ...words) => {
+    const dir = join(await temporaryFolder(), "adapter");
+    using model = await Model.fromPretrained(visionFolder(name), {});
+    await model.addAdapter({ r: 1 });
+    await model.saveAdapter(dir);
+    const card = await readFile(join(dir, "README.md"), "utf8");
+    for (const word of words) expect(card).toContain(word);
+    const { auto_mapping: mapping } = JSON.parse(
+      await readFile(join(dir, "adapter_config.json"), "utf8"),
+    );
+    const modules = {
+      timm_resnet18: { base_model_class: "ResNet", parent_library: "timm.models.resnet" },
+      lenet: null,
+      resnet_basic: {
+        base_model_class: "ResNetForImageClassification",
+        parent_library: "transformers.models.resnet.modeling_resnet",
+      },
+    };
+    expect(mapping).toEqual(modules[name]);
   });
 
   test("names the base model by its absolute path, however it was given", async () => {

@@ -3,12 +3,12 @@ import { describe, expect, test } from "vitest";
 
 import { type AdapterOptions, resolveAdapterOptions } from "../../../lib/lora/config.js";
 import {
-  type LinearModule,
   loraParameterName,
   resolveModulesToSave,
   resolveTargets,
   savedParameterName,
 } from "../../../lib/lora/match.js";
+import type { LinearModule } from "../../../lib/lora/modules.js";
 import { errorOf } from "../io/helpers.js";
 
 const linear = (path: string): LinearModule => ({ path, inFeatures: 48, outFeatures: 80 });

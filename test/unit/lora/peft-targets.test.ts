@@ -30,7 +30,10 @@ function targetsOf(options: AdapterOptions, dialects: readonly Dialect[]): PeftT
   const config = resolveAdapterOptions(options, "vit");
   const saved = options.modulesToSave === undefined ? ["classifier"] : [...options.modulesToSave];
   const sites = resolveTargets(linears, "classifier", config);
-  const targets = describeTargets({ config, sites, saved, linears, head: "classifier" }, dialects);
+  const targets = describeTargets(
+    { config, sites, saved, modules: linears, head: "classifier" },
+    dialects,
+  );
   for (const dialect of dialects) {
     const renamed = linears.map((module) => ({
       ...module,

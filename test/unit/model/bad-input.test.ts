@@ -42,10 +42,10 @@ describe("addAdapter refuses", () => {
       ["loraAlpha", "float32", "1e-300"],
     ],
     [
-      "the patch convolution",
-      { targetModules: ["projection"] },
+      "a layer norm",
+      { targetModules: ["layernorm"] },
       "ERR_TARGET_MODULES",
-      ['"projection"', "convolution", "not supported yet"],
+      ['"layernorm" matches no module'],
     ],
     ["rank 0", { r: 0 }, "ERR_LORA_RANK", ["r must be", ">= 1", "got 0"]],
     [

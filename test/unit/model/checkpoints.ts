@@ -21,14 +21,14 @@ export interface HeaderEntry {
 }
 export type Header = Record<string, HeaderEntry>;
 
-/** A copy of `vit/odd/base` that a test may damage. */
+/** A copy of a checkpoint, by default `vit/odd/base`, that a test may damage. */
 export class CheckpointCopy {
   readonly dir = mkdtempSync(join(tmpdir(), "loko-checkpoint-"));
   readonly weights = join(this.dir, "model.safetensors");
   readonly config = join(this.dir, "config.json");
 
-  constructor() {
-    cpSync(vitFolder("odd"), this.dir, { recursive: true });
+  constructor(source = vitFolder("odd")) {
+    cpSync(source, this.dir, { recursive: true });
   }
 
   editConfig(edit: (config: Record<string, unknown>) => void): void {

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { LoKO, Model, type ModelInputs, type ModelOptions } from "../../../lib/index.js";
 import { bfloat16ToFloat32, float16ToFloat32 } from "../../../lib/io/half.js";
 import { openSafetensors } from "../../../lib/io/safetensors.js";
-import { FIXTURES, maxAbsError, vitFolder } from "../../parity/fixtures.js";
+import { FIXTURES, maxAbsError, visionFolder, vitFolder } from "../../parity/fixtures.js";
 import { errorOf, temporaryFolder } from "../io/helpers.js";
 
 const BERT = join(FIXTURES, "peft/bert/base");
@@ -98,6 +98,48 @@ describe("save", () => {
     const config = async (folder: string) =>
       JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as unknown;
     expect(await config(dir)).toEqual(await config(base));
+  });
+
+  test.each([
+    ["running statistics and their counters", "densenet", {}],
+    ["a prefix and their counters", "resnet_basic", { imageSize: 32 }],
+    ["a mask token and positions for other images", "dinov2", { imageSize: [12, 16] as const }],
+  ] as const)("writes %s as they were", async (_, name, options) => {
+    const base = visionFolder(name);
+    using model = await Model.fromPretrained(base, options);
+    const dir = await newFolder();
+    await model.save(dir);
+    const [written, original] = [await tensorsOf(dir), await tensorsOf(base)];
+    expect([...written.keys()].sort()).toEqual([...original.keys()].sort());
+    for (const [tensor, { dtype, shape, bytes }] of original) {
+      expect(written.get(tensor)).toMatchObject({ dtype, shape });
+      expect(written.get(tensor)!.bytes.equals(bytes), tensor).toBe(true);
+    }
+  });
+
+  test("writes numbers as they were spelled, since transformers 5 wants 1.0 and not 1", async () => {
+    const base = visionFolder("dinov2");
+    using model = await Model.fromPretrained(base);
+    const dir = await newFolder();
+    await model.save(dir);
+    const text = await readFile(join(dir, "config.json"), "utf8");
+    expect(text).toContain('"layerscale_value": 1.0,');
+    expect(text).toBe(await readFile(join(base, "config.json"), "utf8"));
+  });
+
+  test("gives timm's configuration another number of labels where timm reads it", async () => {
+    const options = { imageSize: 40, numLabels: 5, ignoreMismatchedSizes: true };
+    using model = await Model.fromPretrained(visionFolder("densenet"), options);
+    const dir = await newFolder();
+    await model.save(dir);
+    const config = JSON.parse(await readFile(join(dir, "config.json"), "utf8"));
+    const names = ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3", "LABEL_4"];
+    expect(config).toMatchObject({ architecture: "densenet121", num_classes: 5 });
+    expect(config.label_names).toEqual(names);
+    expect(config.pretrained_cfg).toMatchObject({ num_classes: 5, classifier: "classifier" });
+    expect(Object.keys(config)).not.toContain("architectures");
+    using again = await Model.fromPretrained(dir, { imageSize: 40 });
+    expect(again.id2label).toEqual(names);
   });
 
   test.each([
