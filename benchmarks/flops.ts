@@ -1,7 +1,10 @@
 // Floating-point operations that a step needs, a multiply-add counted as two. What no trained parameter and
 // no output depends on is left out ("pruned"), whether or not an implementation computes it all the same;
 // so are norms, activations, softmax and embeddings, together below 1 %.
-import { type ModelShape, tokensOf } from "./models.js";
+import { type ImageShape, type ModelShape, type TextShape, tokensOf } from "./models.js";
+import { countResnet, resnetAdapterSize } from "./resnet.js";
+
+type EncoderModel = TextShape | ImageShape;
 
 /** Operations of one sample. */
 export interface SampleFlops {
@@ -26,6 +29,10 @@ export interface FlopOptions {
  * projection and MLP; in the first block, the way back below the adapted projections.
  */
 export function countFlops(shape: ModelShape, options: FlopOptions): SampleFlops {
+  return shape.kind === "resnet" ? countResnet(shape, options) : countEncoder(shape, options);
+}
+
+function countEncoder(shape: EncoderModel, options: FlopOptions): SampleFlops {
   const tokens = shape.kind === "image" ? tokensOf(shape) : options.tokens!;
   const { classes, pruned = true } = options;
   let forward = inputFlops(shape, tokens) + headFlops(shape, classes);
@@ -43,13 +50,13 @@ export function countFlops(shape: ModelShape, options: FlopOptions): SampleFlops
 }
 
 /** Patches are projected; tokens are looked up. */
-function inputFlops(shape: ModelShape, tokens: number): number {
+function inputFlops(shape: EncoderModel, tokens: number): number {
   if (shape.kind === "text") return 0;
   return 2 * (tokens - 1) * shape.channels * shape.patch ** 2 * shape.hidden;
 }
 
 /** One token: RoBERTa's head has a square layer before the output. */
-function headFlops({ kind, hidden }: ModelShape, classes: number): number {
+function headFlops({ kind, hidden }: EncoderModel, classes: number): number {
   return 2 * hidden * classes + (kind === "text" ? 2 * hidden ** 2 : 0);
 }
 
@@ -93,6 +100,7 @@ function countFirstAttention(targets: readonly string[]): number {
 
 /** Parameters of the adapter's factors, whose rows of the Jacobian are stored. */
 export function adapterSize(shape: ModelShape, { rank, targetModules }: FlopOptions): number {
+  if (shape.kind === "resnet") return resnetAdapterSize(shape, rank);
   return shape.layers * targetModules.length * 2 * shape.hidden * rank;
 }
 

@@ -1,4 +1,5 @@
 // The models of the trials: shapes of published ones with drawn weights. Times do not depend on the values.
+import { type ResNetShape, resnetConfig, resnetWeights } from "./resnet.js";
 
 /** Sizes of an encoder; its MLP is 4 times as wide as `hidden`. */
 interface EncoderShape {
@@ -20,7 +21,9 @@ export interface ImageShape extends EncoderShape {
   readonly channels: number;
 }
 
-export type ModelShape = TextShape | ImageShape;
+export type ModelShape = TextShape | ImageShape | ResNetShape;
+/** Models that read a square image. */
+export type PictureShape = ImageShape | ResNetShape;
 
 const BASE = { hidden: 768, layers: 12, heads: 12 } as const;
 
@@ -28,6 +31,17 @@ const BASE = { hidden: 768, layers: 12, heads: 12 } as const;
 export const MODELS: ReadonlyMap<string, ModelShape> = new Map<string, ModelShape>([
   ["roberta-base", { kind: "text", ...BASE, vocabulary: 50265, maxTokens: 512 }],
   ["vit-base", { kind: "image", ...BASE, size: 224, patch: 16, channels: 3 }],
+  [
+    "resnet-50",
+    {
+      kind: "resnet",
+      size: 224,
+      channels: 3,
+      embedding: 64,
+      hiddenSizes: [256, 512, 1024, 2048],
+      depths: [3, 4, 6, 3],
+    },
+  ],
   // For the gate of CI: large enough that a step is arithmetic, small enough to take milliseconds.
   ["small", { kind: "text", hidden: 256, layers: 4, heads: 4, vocabulary: 1000, maxTokens: 128 }],
   ["tiny", { kind: "text", hidden: 64, layers: 2, heads: 4, vocabulary: 1000, maxTokens: 64 }],
@@ -41,6 +55,11 @@ const FIRST_POSITION = 2;
 /** `config.json` of a model with a head of so many classes; without dropout, as an online learner needs. */
 export function configOf(shape: ModelShape, classes: number): Record<string, unknown> {
   const labels = Array.from({ length: classes }, (_, label) => label);
+  const names = {
+    id2label: Object.fromEntries(labels.map((label) => [label, `LABEL_${label}`])),
+    label2id: Object.fromEntries(labels.map((label) => [`LABEL_${label}`, label])),
+  };
+  if (shape.kind === "resnet") return { ...resnetConfig(shape), ...names };
   const encoder = {
     hidden_size: shape.hidden,
     num_hidden_layers: shape.layers,
@@ -49,8 +68,7 @@ export function configOf(shape: ModelShape, classes: number): Record<string, unk
     hidden_act: "gelu",
     hidden_dropout_prob: 0,
     attention_probs_dropout_prob: 0,
-    id2label: Object.fromEntries(labels.map((label) => [label, `LABEL_${label}`])),
-    label2id: Object.fromEntries(labels.map((label) => [`LABEL_${label}`, label])),
+    ...names,
   };
   if (shape.kind === "image") {
     return {
@@ -82,6 +100,7 @@ export interface WeightShape {
 
 /** All weights of a model with its head, named as in a checkpoint of transformers. */
 export function weightsOf(shape: ModelShape, classes: number): WeightShape[] {
+  if (shape.kind === "resnet") return resnetWeights(shape, classes);
   return shape.kind === "text" ? robertaWeights(shape, classes) : vitWeights(shape, classes);
 }
 

@@ -34,7 +34,7 @@ export function writeRandomModel(
 /** Norms near the identity, matrices scaled by their fan-in: activations stay of order 1. */
 function drawWeight(name: string, shape: readonly number[], draw: () => number): Float32Array {
   const values = new Float32Array(sizeOf(shape));
-  if (/layernorm/i.test(name) && name.endsWith("weight")) return values.fill(1);
+  if (/norm/i.test(name) && /weight|running_var/.test(name)) return values.fill(1);
   const scale = shape.length > 1 ? Math.sqrt(3 / sizeOf(shape.slice(1))) : 0.02;
   for (let i = 0; i < values.length; i++) values[i] = scale * draw();
   return values;

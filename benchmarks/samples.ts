@@ -1,5 +1,5 @@
 // Drawn batches of a trial: what they hold does not matter for times, but both sides must learn the same.
-import { type ImageShape, MODELS, type ModelShape } from "./models.js";
+import { MODELS, type ModelShape, type PictureShape } from "./models.js";
 import { drawUniform } from "./random-weights.js";
 import { sizeOf, type TensorSource, type Values } from "./tensors-file.js";
 import type { Trial } from "./trials.js";
@@ -56,7 +56,7 @@ function drawTokens({ samples, batch, tokens, model }: Trial, draw: () => number
 
 /** The pattern of a class under noise. */
 function drawImages(
-  shape: ImageShape,
+  shape: PictureShape,
   trial: Trial,
   labels: Int32Array,
   draw: () => number,
@@ -75,7 +75,7 @@ function drawImages(
 }
 
 /** One image for each class: the pattern of its group and, at half the height, one of its own. */
-export function classPrototypes(shape: ImageShape, classes: number): Float32Array[] {
+export function classPrototypes(shape: PictureShape, classes: number): Float32Array[] {
   const draw = drawUniform(SEED + 1);
   const groups = Array.from({ length: Math.ceil(classes / GROUP) }, () => drawPattern(shape, draw));
   return Array.from({ length: classes }, (_, label) => {
@@ -85,7 +85,7 @@ export function classPrototypes(shape: ImageShape, classes: number): Float32Arra
   });
 }
 
-function drawPattern({ channels, size }: ImageShape, draw: () => number): Float32Array {
+function drawPattern({ channels, size }: PictureShape, draw: () => number): Float32Array {
   const cells = Float32Array.from({ length: channels * GRID ** 2 }, draw);
   const cell = (i: number) => Math.floor(((i % size) * GRID) / size);
   return Float32Array.from({ length: channels * size ** 2 }, (_, i) => {

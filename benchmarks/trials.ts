@@ -30,7 +30,7 @@ export interface Trial {
   readonly tokens?: number;
   readonly classes: number;
   readonly rank: number;
-  /** Of "query", "key", "value". */
+  /** Of "query", "key", "value"; "convolution" alone for a ResNet. */
   readonly targetModules: readonly string[];
   readonly batch: number;
   readonly threads: number;
@@ -134,7 +134,9 @@ function parseTrial(fields: Fields, where: string): Trial {
   requireNumber(fields, "seconds", [0.1, 3600], at);
   if (typeof fields.begun !== "boolean") throw expected(at, "begun", "true or false", fields.begun);
   checkModel(fields, at);
-  requireNames(fields, "targetModules", ["query", "key", "value"], at);
+  const isResnet = MODELS.get(fields.model as string)?.kind === "resnet";
+  const targets = isResnet ? ["convolution"] : ["query", "key", "value"];
+  requireNames(fields, "targetModules", targets, at);
   requireNames(fields, "contenders", [...CONTENDERS.keys()], at);
   checkContenders(fields as unknown as Trial, at);
   if (!Array.isArray(fields.bars)) throw expected(at, "bars", "a list", fields.bars);

@@ -3,6 +3,7 @@ import { adapterSize, countFlops, kalmanFlops, stepFlops } from "../../../benchm
 import { MODELS, type ModelShape, weightsOf } from "../../../benchmarks/models.js";
 
 const ROBERTA = MODELS.get("roberta-base")!;
+const RESNET = MODELS.get("resnet-50")!;
 const VIT = MODELS.get("vit-base")!;
 const ADAPTER = { classes: 2, rank: 8, targetModules: ["query", "value"] };
 
@@ -17,6 +18,14 @@ describe("operations of published models, in units of 1e9", () => {
     const flops = countFlops(shape, { ...ADAPTER, ...options });
     expect(Math.abs(flops.forward / 1e9 / forward - 1)).toBeLessThan(1e-3);
     expect(Math.abs(flops.backward / 1e9 / backward - 1)).toBeLessThan(1e-3);
+  });
+
+  test("a frozen ResNet-50 takes twice the published 4.1 multiply-adds", () => {
+    const options = { classes: 1000, rank: 0, targetModules: [] };
+    const { forward, backward } = countFlops(RESNET, options);
+    expect(forward / 2e9).toBeCloseTo(4.1, 1);
+    // Back all but the stem's 0.118; the head twice.
+    expect((forward - backward) / 2e9).toBeCloseTo(0.118 - 0.002, 3);
   });
 
   test("a frozen ViT-B/16 takes twice the published 17.6 multiply-adds", () => {
@@ -57,6 +66,10 @@ describe("pruning by hand, in a model of one token's width 1 and one layer", () 
 test("adapter sizes are those of the stored Jacobian rows", () => {
   expect(adapterSize(ROBERTA, ADAPTER)).toBe(294_912);
   expect(adapterSize(VIT, ADAPTER)).toBe(294_912);
+  // PEFT counts 656,034 with the head of 10 classes, see test/fixtures/counts.
+  expect(adapterSize(RESNET, { ...ADAPTER, targetModules: ["convolution"] })).toBe(
+    656_034 - 20_490,
+  );
 });
 
 test("the filter costs 1.2 and 4.1 million operations for 1 and 2 rows of RoBERTa-base", () => {
