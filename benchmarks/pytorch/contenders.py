@@ -12,7 +12,9 @@ from kalman import Kalman
 def load_model(trial):
     """The frozen model and its adapter, without dropout, as the other side reads them."""
     kind = AutoModelForSequenceClassification if "tokens" in trial else AutoModelForImageClassification
-    base = kind.from_pretrained(trial["modelDir"], attn_implementation="sdpa")
+    # transformers refuses the option for models without attention.
+    options = {} if trial["model"].startswith("resnet") else {"attn_implementation": "sdpa"}
+    base = kind.from_pretrained(trial["modelDir"], **options)
     return PeftModel.from_pretrained(base, trial["adapterDir"], is_trainable=True).eval()
 
 
