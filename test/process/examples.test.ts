@@ -1,9 +1,10 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Model } from "../../lib/model.js";
+import { imageFile } from "../unit/images/helpers.js";
 import { drawSentences, writeSyntheticBert } from "./synthetic-bert.js";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -102,5 +103,29 @@ describe("the README", () => {
     actual.forEach((logit, i) => {
       expect(Math.abs(logit - expected[i]!)).toBeLessThan(1e-5);
     });
+  });
+
+  test("shows an example of images that runs as it stands, where those files are", () => {
+    const dir = join(folder, "resnet-50");
+    cpSync(join(ROOT, "test/fixtures/vision/resnet_early/base"), dir, { recursive: true });
+    const processor = { image_processor_type: "ConvNextImageProcessor", size: 224 };
+    writeFileSync(join(dir, "preprocessor_config.json"), JSON.stringify(processor));
+    for (const [label, file] of [
+      ["bengal", "photo-444.jpg"],
+      ["boxer", "rgb.png"],
+    ] as const) {
+      mkdirSync(join(folder, "pets/train", label), { recursive: true });
+      for (let i = 0; i < 3; i++) {
+        cpSync(imageFile(file), join(folder, "pets/train", label, `${i}${file.slice(-4)}`));
+      }
+    }
+    writeFileSync(join(folder, "folder.mjs"), examples[2]!);
+    const printed = execFileSync(process.execPath, ["folder.mjs"], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    const accuracies = printed.trim().split("\n").map(Number);
+    expect(accuracies).toHaveLength(6);
+    for (const accuracy of accuracies) expect(accuracy).toBeLessThanOrEqual(1);
   });
 });
