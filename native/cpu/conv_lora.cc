@@ -151,6 +151,26 @@ bool meetsAllTaps(const ConvLoraDown& op) {
          op.window.input.pixels() < 2 * op.window.output.pixels();
 }
 
+/// A of all sites: [in, (tap, column of h)] where x meets all taps at once, else [(tap, in), column of h].
+PackedMatrix packFactors(const ConvLoraDown& op, float* memory, Context& context) {
+  const int in = op.x.cols, taps = op.window.taps(), columns = columnsOfSites(op.sites);
+  const bool allTaps = meetsAllTaps(op);
+  PackedMatrix factors =
+      allTaps ? PackedMatrix(in, taps * columns, memory) : PackedMatrix(taps * in, columns, memory);
+  for (const LoraSite& site : op.sites) {
+    const float* a = context.parameter(site.a, std::int64_t{site.rank} * in * taps);
+    for (int r = site.hBegin; r < site.hBegin + site.rank; ++r) {
+      for (int c = 0; c < in; ++c) {
+        for (int tap = 0; tap < taps; ++tap) {
+          const int k = allTaps ? c : tap * in + c, n = allTaps ? tap * columns + r : r;
+          factors.set(k, n, *a++);
+        }
+      }
+    }
+  }
+  return factors;
+}
+
 /// x of one sample times A of all taps, [input pixels, (tap, column of h)].
 void multiplyTaps(const ConvLoraDown& op, const PackedMatrix& factors, int sample, float* met,
                   const Frame& frame, Context& context) {
@@ -216,22 +236,7 @@ void run(const ConvLoraDown& op, const Frame& frame, Context& context) {
   const std::size_t ofFactors = rounded(static_cast<std::int64_t>(floatsOfFactors(op)));
   const std::size_t ofMet = allTaps ? rounded(std::int64_t{op.x.rows} * taps * columns) : 0;
   float* memory = context.shared(ofFactors + ofMet);
-  PackedMatrix factors =
-      allTaps ? PackedMatrix(in, taps * columns, memory) : PackedMatrix(taps * in, columns, memory);
-  for (const LoraSite& site : op.sites) {
-    const float* a = context.parameter(site.a, std::int64_t{site.rank} * in * taps);
-    for (int r = site.hBegin; r < site.hBegin + site.rank; ++r) {
-      for (int c = 0; c < in; ++c) {
-        for (int tap = 0; tap < taps; ++tap) {
-          if (allTaps) {
-            factors.set(c, tap * columns + r, *a++);
-          } else {
-            factors.set(tap * in + c, r, *a++);
-          }
-        }
-      }
-    }
-  }
+  const PackedMatrix factors = packFactors(op, memory, context);
   if (allTaps) {
     for (int b = 0; b < frame.batch; ++b) {
       multiplyTaps(op, factors, b, memory + ofFactors, frame, context);
