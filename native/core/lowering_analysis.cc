@@ -208,6 +208,17 @@ void Lowering::addSites(LinearGroup& group, const LinearPart& part) {
   }
 }
 
+// dA costs rank * input pixels times (taps * channels) with the spread cotangent, and channels * output
+// pixels times (taps * rank) with patches of x: the first convolution of a net has few channels. What
+// goes on to the input needs the spread.
+bool Lowering::spreads(const LinearGroup& group) {
+  if (!group.gathers() || group.sites.empty()) return false;
+  const Window& window = group.conv->window;
+  return state(group.input).needsGrad ||
+         std::int64_t{group.rankSum} * window.input.pixels() <=
+             std::int64_t{shapeOf(group.input).cols} * window.output.pixels();
+}
+
 // More rows in one pass make larger products; fewer keep the cotangents in cache and memory
 // bounded.
 void Lowering::choosePassRows() {
@@ -215,9 +226,9 @@ void Lowering::choosePassRows() {
   for (const LinearGroup& group : groups_) {
     const int rows = group.firstRowOnly ? 1 : shapeOf(group.parts[0]->output).rows;
     widest = std::max(widest, std::int64_t{rows} * group.out);
-    if (group.gathers()) {  // what of it is spread over its input
-      const std::int64_t spread = std::int64_t{group.rankSum} * group.conv->window.taps();
-      widest = std::max(widest, shapeOf(group.input).rows * spread);
+    if (spreads(group)) {
+      const std::int64_t columns = std::int64_t{group.rankSum} * group.conv->window.taps();
+      widest = std::max(widest, shapeOf(group.input).rows * columns);
     }
   }
   for (ValueId value = 0; value < graph_.values(); ++value) {

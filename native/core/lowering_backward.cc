@@ -102,11 +102,7 @@ View Lowering::backwardLora(LinearGroup& group) {
   }
   const Window& window = group.conv->window;
   ConvLoraBackward step{dy, group.x, group.h, u, {}, window, group.sites};
-  // dA costs rank * input pixels times (taps * channels) with the spread cotangent, and channels * output
-  // pixels times (taps * rank) with patches of x: the first convolution of a net has few channels.
-  const std::int64_t spread = std::int64_t{group.rankSum} * window.input.pixels();
-  const std::int64_t patches = std::int64_t{group.x.cols} * window.output.pixels();
-  if (state(group.input).needsGrad || spread <= patches) {
+  if (spreads(group)) {
     step.spread = cotangentBuffer(window.input.pixels(), window.taps() * group.rankSum);
   }
   plan_.backward.emplace_back(step);

@@ -170,6 +170,8 @@ class Lowering {
   int rowsOf(ValueId value);  // rows that are computed: 1 where only the first is read
   View viewOf(ValueId value, bool firstRow);
   bool groupNeedsGrad(const LinearGroup& group);
+  /// Whether backward spreads u of a convolution's sites over its input pixels.
+  bool spreads(const LinearGroup& group);
 
   const Graph& graph_;
   const Adapter& adapter_;

@@ -2,8 +2,6 @@
 // [(tap, channel), out]. Back: dx is again a product of patches, those of dy, with the same W transposed
 // on the fly; a stride splits the input into stride x stride phases, each of which meets its own taps, so
 // that no product multiplies zeros. Floor each way: output pixels * taps * in * out / groups multiply-adds.
-#include <limits>
-
 #include "cpu/lora_terms.h"
 #include "cpu/patches.h"
 
@@ -135,37 +133,6 @@ class InputGradient {
 };
 
 }  // namespace
-
-void prepare(const ConvLoraDown& op, const WorkspaceHint& hint, Context& context) {
-  const int ranks = columnsOfSites(op.sites), depth = op.window.taps() * op.x.cols;
-  context.needGemm(std::int64_t{hint.batch} * op.h.rows, ranks, depth);
-  context.needShared(PackedMatrix::floatCount(depth, ranks));
-}
-
-void run(const ConvLoraDown& op, const Frame& frame, Context& context) {
-  expectPixels(op.window, op.x, op.h);
-  checkSites(op.sites, op.h, op.h.rows, std::numeric_limits<int>::max());
-  const int in = op.x.cols, taps = op.window.taps(), ranks = columnsOfSites(op.sites);
-  PackedMatrix factors(taps * in, ranks,
-                       context.shared(PackedMatrix::floatCount(taps * in, ranks)));
-  for (const LoraSite& site : op.sites) {
-    const float* a = context.parameter(site.a, std::int64_t{site.rank} * in * taps);
-    for (int r = 0; r < site.rank; ++r) {
-      for (int c = 0; c < in; ++c) {
-        for (int tap = 0; tap < taps; ++tap) factors.set(tap * in + c, site.hBegin + r, *a++);
-      }
-    }
-  }
-  const PatchRows patches = patchesOf(op.window, op.x, context.at(op.x, frame.batch), in);
-  GemmArgs args;
-  args.m = std::int64_t{frame.batch} * op.h.rows;
-  args.n = ranks;
-  args.k = taps * in;
-  args.a.source = &patches;
-  args.b.packed = &factors;
-  args.c = context.writableRows(op.h, frame.batch);
-  context.gemm(args);
-}
 
 void prepare(const Conv2d& op, const WorkspaceHint& hint, Context& context) {
   const int rank = op.sites.empty() ? 0 : op.h.cols;

@@ -42,6 +42,7 @@ inline std::vector<ConvCase> convCases() {
       {makeWindow({4, 5}, {2, 3}, {3, 1}, {2, 4}), 7, 3},  // windows of nothing but padding
       {makeWindow({7, 9}, {3, 2}, {1, 2}, {2, 1}, {2, 3}), 16, 9},
       {makeWindow({8, 7}, {3, 3}, {2, 3}, {2, 2}, {3, 2}), 4, 8},
+      {makeWindow({7, 6}, {2, 3}, {1, 1}, {3, 1}, {2, 1}), 33, 9},
       {makeWindow({1, 1}, {1, 1}, {1, 1}, {1, 1}), 1, 1},
       {makeWindow({6, 5}, {3, 3}, {1, 1}, {1, 1}), 6, 4, 2},
       {makeWindow({6, 5}, {3, 3}, {2, 1}, {1, 1}), 32, 66, 2},
