@@ -15,7 +15,8 @@ import { prepareTrial } from "./prepare.js";
 import { findPython, torchCommand, torchEnvironment } from "./python.js";
 import { race } from "./race.js";
 import { isMet, type Results, runnable, summarise } from "./results.js";
-import { describeRun, insertResults, printTrial } from "./table.js";
+import { summaryToMarkdown } from "./summary.js";
+import { describeRun, insertResults, printTrial, resultsToMarkdown } from "./table.js";
 import { readTrials, type Trial } from "./trials.js";
 
 const USAGE = `Usage: npm run bench -- [options]
@@ -24,7 +25,7 @@ const USAGE = `Usage: npm run bench -- [options]
   --trial NAME    only this trial of the set
   --rounds N      turns of each contender, each as long as in the trial file
   --output DIR    where the results go (default benchmarks/results)
-  --document      also put the table into docs/benchmarks.md
+  --document      also put the tables into docs/benchmarks.md and, of the set bars, README.md
   --no-python     our side alone
   --require       exit code 1 unless every bar was measured and is met
 
@@ -121,6 +122,11 @@ async function runTrial(trial: Trial, python: string | undefined) {
   });
 }
 
+async function insertInto(document: string, markdown: string): Promise<void> {
+  const path = join(ROOT, document);
+  await writeFile(path, insertResults(await readFile(path, "utf8"), markdown));
+}
+
 async function main(): Promise<void> {
   const config = readConfig();
   const python = choosePython(config.python);
@@ -143,8 +149,8 @@ async function main(): Promise<void> {
   }
   for (const [name, svg] of drawPlots(results)) await writeFile(`${base}-${name}`, svg);
   if (config.document) {
-    const path = join(ROOT, "docs/benchmarks.md");
-    await writeFile(path, insertResults(await readFile(path, "utf8"), results));
+    await insertInto("docs/benchmarks.md", resultsToMarkdown(results));
+    if (config.set === "bars") await insertInto("README.md", summaryToMarkdown(results));
   }
   console.log(`${describeRun(results).join("\n")}\nWritten: ${base}.json and its plots`);
   const bars = results.trials.flatMap((trial) => trial.bars);

@@ -137,11 +137,15 @@ function notes({ rows, skipped, bars, peakGflops, lossDifferences }: TrialResult
 const BEGIN = "<!-- results:begin -->";
 const END = "<!-- results:end -->";
 
-/** Puts the results between the markers of a document. */
-export function insertResults(document: string, results: Results): string {
+/** All results as Markdown. */
+export function resultsToMarkdown(results: Results): string {
+  return [describeRun(results).join("  \n"), ...results.trials.map(trialToMarkdown)].join("\n\n");
+}
+
+/** Puts Markdown between the markers of a document. */
+export function insertResults(document: string, markdown: string): string {
   const begin = document.indexOf(BEGIN);
   const end = document.indexOf(END);
   if (begin < 0 || end < begin) throw new Error(`The document lacks ${BEGIN} and ${END}.`);
-  const content = [describeRun(results).join("  \n"), ...results.trials.map(trialToMarkdown)];
-  return `${document.slice(0, begin + BEGIN.length)}\n\n${content.join("\n\n")}\n\n${document.slice(end)}`;
+  return `${document.slice(0, begin + BEGIN.length)}\n\n${markdown}\n\n${document.slice(end)}`;
 }

@@ -4,10 +4,12 @@ import { isBusy, type Machine, machineSlug } from "../../../benchmarks/machine.j
 import { drawPlots } from "../../../benchmarks/plots.js";
 import type { Race, Recording } from "../../../benchmarks/race.js";
 import { isMet, type Results, runnable, summarise } from "../../../benchmarks/results.js";
+import { summaryToMarkdown } from "../../../benchmarks/summary.js";
 import {
   formatTime,
   insertResults,
   printTrial,
+  resultsToMarkdown,
   toThreeDigits,
   WIDTH,
 } from "../../../benchmarks/table.js";
@@ -196,13 +198,22 @@ test("numbers have three digits, and times the unit that suits them", () => {
 
 test("a document gets the results between its markers and keeps the rest", () => {
   const document = "before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n";
-  const once = insertResults(document, makeResults());
+  const once = insertResults(document, resultsToMarkdown(makeResults()));
   expect(once).toMatch(/^before\n<!-- results:begin -->\n\n2025-01-31, Intel/);
   expect(once).toContain(`| ${OURS} | 1 | 4 | 250 ms |`);
   expect(once).not.toContain("old");
   expect(once).toMatch(/<!-- results:end -->\nafter\n$/);
-  expect(insertResults(once, makeResults())).toBe(once);
-  expect(() => insertResults("none", makeResults())).toThrow("lacks <!-- results:begin -->");
+  expect(insertResults(once, resultsToMarkdown(makeResults()))).toBe(once);
+  expect(() => insertResults("none", "")).toThrow("lacks <!-- results:begin -->");
+});
+
+test("the summary compares what the bars compare with PyTorch", () => {
+  const lines = summaryToMarkdown(makeResults()).split("\n");
+  expect(lines).toHaveLength(5);
+  expect(lines[2]).toBe(
+    "| roberta-base, 128 tokens, 2 classes, 2 threads: torch loko batched m-1 | 250 ms | 500 ms | 0.50 × | 0.50 × |",
+  );
+  expect(lines[4]).toContain("2025-01-31");
 });
 
 test("plots of time and memory are standalone SVGs that name everyone", () => {
