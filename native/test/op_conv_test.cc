@@ -132,7 +132,9 @@ TEST_CASE("Conv2dBackward agrees with the specification for every window and opt
   for (const auto& [batch, rows] : kSegments) {
     for (const ConvCase& shape : allCases()) {
       const int pixels = shape.window.input.pixels();
-      for (int options = 0; options < 16; options += isLarge(shape) ? 5 : 1, ++variant) {
+      // Other options for each shape: over all segments every shape meets nearly all of them.
+      const int first = (batch + rows + shape.in) % 5;
+      for (int options = first; options < 16; options += isLarge(shape) ? 10 : 5, ++variant) {
         OpCase op(batch, rows, kLayouts[variant % 3],
                   variant % 2 == 0 ? Values::kExact : Values::kNormal);
         Conv2dBackward step;

@@ -470,7 +470,8 @@ inline Outcome runRowByRow(Runner& runner, const OpCase& op, float filler) {
     if (row == 0) all = part;
     const std::vector<float> before = op.initial(Space::kScratch, filler);
     for (std::size_t i = 0; i < part.scratch.size(); ++i) {
-      if (!sameNumber(part.scratch[i], before[i])) all.scratch[i] = part.scratch[i];
+      // In bits: a pass may turn 0 into -0.
+      if (!sameBits(part.scratch[i], before[i])) all.scratch[i] = part.scratch[i];
     }
     const auto begin = static_cast<std::size_t>(single.frame.firstRow * op.parameterCount());
     const auto end =
