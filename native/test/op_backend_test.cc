@@ -191,7 +191,7 @@ TEST_CASE("A step that cannot run throws an error that names it, and the backend
     backend->prepare({good}, {1, 1, 0});
     fails(ClearRows{scratchView(1, 10, 10, 10, 100)});  // one element too far
     fails(ClearRows{scratchView(-1, 1, 1, 1, 1)});
-    fails(ActivationBackward{scratchView(0, 2, 3, 3, 6), scratchView(50, 3, 2, 2, 6)});
+    fails(ActivationBackward{scratchView(0, 2, 3, 3, 6), {scratchView(50, 3, 2, 2, 6)}});
     LayerNorm norm;
     norm.x = norm.y = scratchView(0, 1, 10, 10, 10);
     norm.gamma = norm.beta = backend->addVector(zeros.data(), 9);
