@@ -75,7 +75,8 @@ export class ImageProcessor {
     if ((await exists(dir)) && !(await exists(path))) {
       throw new LokoError(
         "ERR_FILE_NOT_FOUND",
-        `${path}: no such file. Copy it from the model's page, or use ImageProcessor.fromConfig.`,
+        `${path}: no such file. Copy it from the model's page (docs/models.md has one for models of timm ` +
+          "and torchvision), or use ImageProcessor.fromConfig.",
       );
     }
     return ImageProcessor.fromConfig(await readJsonObject(path), options);
