@@ -42,6 +42,7 @@ export async function openImageFeed(
   const processor = await ImageProcessor.fromPretrained(dir);
   requireFit(dir, processor, input);
   const classes = classFile === undefined ? undefined : await readClasses(classFile);
+  requireOutputs(classFile, classes, model);
   return {
     noun: "image",
     classes,
@@ -170,12 +171,21 @@ async function openLabelled(
     });
   const data = await open(classes);
   const named = classes === undefined ? await byName(data, open, model) : data;
-  const { numLabels, directory } = model;
-  if ((named.classes?.length ?? 0) <= numLabels) return named;
+  requireOutputs(path, named.classes, model);
+  return named;
+}
+
+/** @throws LokoError ERR_NUM_LABELS where there are more names of classes than outputs. */
+function requireOutputs(
+  path: string | undefined,
+  classes: readonly string[] = [],
+  { numLabels, directory }: Model,
+): void {
+  if (classes.length <= numLabels) return;
   throw new LokoError(
     "ERR_NUM_LABELS",
-    `${path}: ${named.classes!.length} classes, and the model ${directory} has ${numLabels} labels. ` +
-      `Pass numLabels: ${named.classes!.length} and ignoreMismatchedSizes: true for a new head.`,
+    `${path}: ${classes.length} classes, and the model ${directory} has ${numLabels} labels. ` +
+      `Pass numLabels: ${classes.length} and ignoreMismatchedSizes: true for a new head.`,
   );
 }
 

@@ -260,9 +260,11 @@ describe("loko predict with images", () => {
   });
 
   test("refuses what is not there, no image, or not for images", async () => {
+    writeFileSync(join(dir, "three.txt"), "red\nblue\ngreen\n");
     for (const [args, code, words] of [
       [["--image", "nope.jpg"], 1, "ERR_FILE_NOT_FOUND: nope.jpg"],
       [["--image", "vit/config.json"], 1, "ERR_IMAGE_FORMAT: vit/config.json"],
+      [["--image", "a", "--classes", "three.txt"], 1, "ERR_NUM_LABELS: three.txt: 3 classes"],
       [["--text", "a"], 1, '"text" is not for images'],
       [["--image", "a", "--data", "b"], 2, "choose one"],
       [["--image", "a", "--text", "b"], 2, "choose one"],
