@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { batches } from "../data/dataset.js";
 import {
   type ImageDataset,
@@ -7,10 +8,12 @@ import {
   imageDataset,
 } from "../data/image-dataset.js";
 import { describe, LokoError, nearestNames } from "../errors.js";
-import { ImageProcessor, stackImages } from "../images/processor.js";
-import { toFileError } from "../io/files.js";
+import { ImageProcessor, PROCESSOR_FILE, stackImages } from "../images/processor.js";
+import { openCheckpoint } from "../io/checkpoint.js";
+import { exists, toFileError } from "../io/files.js";
 import type { Task } from "../metrics/accumulator.js";
 import type { Model, ModelInput } from "../model.js";
+import { architectureOf } from "../models/architecture.js";
 import { encodeImages, prepareAhead } from "../train/encode-images.js";
 import { type CheckedData, type Feed, type PredictSource, refuseOptions } from "./feed.js";
 import {
@@ -39,6 +42,7 @@ export async function openImageFeed(
   const processor = await ImageProcessor.fromPretrained(dir);
   requireFit(dir, processor, input);
   const classes = classFile === undefined ? undefined : await readClasses(classFile);
+  requireOutputs(classFile, classes, model);
   return {
     noun: "image",
     classes,
@@ -71,6 +75,36 @@ export async function openImageFeed(
   };
 }
 
+/**
+ * The size of the images that the processor of a model of images makes; undefined where it depends on the
+ * image, and for models of texts. It need not be what `config.json` says: DINOv2's published folders have 224
+ * here and 518 there.
+ */
+export async function processedSize(
+  dir: string,
+): Promise<readonly [height: number, width: number] | undefined> {
+  if (!(await exists(join(dir, PROCESSOR_FILE)))) return undefined;
+  const checkpoint = await openCheckpoint(dir);
+  const { graph } = architectureOf(checkpoint).define(checkpoint);
+  if (graph.input.kind !== "image") return undefined;
+  const { outputSize } = await ImageProcessor.fromPretrained(dir);
+  return outputSize && [outputSize.height, outputSize.width];
+}
+
+/** Why a model cannot be loaded for images of this size, which the user has given nowhere but in the file. */
+export function explainSize(
+  error: unknown,
+  dir: string,
+  [height, width]: readonly [height: number, width: number],
+): unknown {
+  if (!(error instanceof LokoError) || error.code !== "ERR_SHAPE_MISMATCH") return error;
+  return new LokoError(
+    "ERR_SHAPE_MISMATCH",
+    `${dir}: ${PROCESSOR_FILE} makes images of ${height}x${width}. ${error.message}`,
+    { cause: error },
+  );
+}
+
 function requireFit(
   dir: string,
   { channels, outputSize }: ImageProcessor,
@@ -83,7 +117,7 @@ function requireFit(
   const { height: h = "?", width: w = "?" } = outputSize ?? {};
   throw new LokoError(
     "ERR_SHAPE_MISMATCH",
-    `${dir}: preprocessor_config.json makes images of ${channels}x${h}x${w}, and the model takes ` +
+    `${dir}: ${PROCESSOR_FILE} makes images of ${channels}x${h}x${w}, and the model takes ` +
       `${modelChannels}x${height}x${width}.`,
   );
 }
@@ -137,12 +171,21 @@ async function openLabelled(
     });
   const data = await open(classes);
   const named = classes === undefined ? await byName(data, open, model) : data;
-  const { numLabels, directory } = model;
-  if ((named.classes?.length ?? 0) <= numLabels) return named;
+  requireOutputs(path, named.classes, model);
+  return named;
+}
+
+/** @throws LokoError ERR_NUM_LABELS where there are more names of classes than outputs. */
+function requireOutputs(
+  path: string | undefined,
+  classes: readonly string[] = [],
+  { numLabels, directory }: Model,
+): void {
+  if (classes.length <= numLabels) return;
   throw new LokoError(
     "ERR_NUM_LABELS",
-    `${path}: ${named.classes!.length} classes, and the model ${directory} has ${numLabels} labels. ` +
-      `Pass numLabels: ${named.classes!.length} and ignoreMismatchedSizes: true for a new head.`,
+    `${path}: ${classes.length} classes, and the model ${directory} has ${numLabels} labels. ` +
+      `Pass numLabels: ${classes.length} and ignoreMismatchedSizes: true for a new head.`,
   );
 }
 

@@ -145,11 +145,17 @@ interface ModuleFacts {
 function describeModules(checkpoint: Checkpoint): ModuleFacts {
   try {
     const architecture = architectureOf(checkpoint);
-    const modules = targetModulesOf(architecture.define(checkpoint).graph);
+    const { graph, prefix } = architecture.define(checkpoint);
+    const modules = targetModulesOf(graph);
+    const ofKind = (isConvolution: boolean) =>
+      grouped(
+        modules.filter(({ convolution }) => (convolution !== undefined) === isConvolution),
+        prefix,
+      );
     return {
       taskClass: architecture.taskClass,
-      linears: grouped(modules.filter(({ convolution }) => convolution === undefined)),
-      convolutions: grouped(modules.filter(({ convolution }) => convolution !== undefined)),
+      linears: ofKind(false),
+      convolutions: ofKind(true),
     };
   } catch (error) {
     if (!(error instanceof LokoError)) throw error;
@@ -157,10 +163,12 @@ function describeModules(checkpoint: Checkpoint): ModuleFacts {
   }
 }
 
-function grouped(modules: readonly TargetModule[]): ModuleGroup[] {
+/** @param prefix - of the backbone, whose name may end in a number that is none of a layer: `dinov2.` */
+function grouped(modules: readonly TargetModule[], prefix: string): ModuleGroup[] {
   const groups = new Map<string, TargetModule[]>();
   for (const module of modules) {
-    const name = module.path.replace(/\d+(?=\.)/g, "N");
+    const start = module.path.startsWith(prefix) ? prefix.length : 0;
+    const name = prefix.slice(0, start) + module.path.slice(start).replace(/\d+(?=\.)/g, "N");
     const key = `${name} ${module.convolution?.kernel ?? ""}`;
     groups.set(key, [...(groups.get(key) ?? []), module]);
   }

@@ -2,7 +2,7 @@ import { describe, LokoError } from "../errors.js";
 import { checkMetricsFit, type MetricName, type Task } from "../metrics/accumulator.js";
 import { Model } from "../model.js";
 import type { Feed } from "./feed.js";
-import { openImageFeed } from "./image-feed.js";
+import { explainSize, openImageFeed, processedSize } from "./image-feed.js";
 import type { DataOptions, ModelCommandOptions } from "./options.js";
 import { openTextFeed } from "./text-feed.js";
 
@@ -14,7 +14,8 @@ export interface Session extends Disposable {
 }
 
 /**
- * Loads the model of a folder with its tokenizer or image processor, and the adapter where there is one.
+ * Loads the model of a folder with its tokenizer or image processor, and the adapter where there is one. A
+ * model of images is loaded for the images that its processor makes.
  *
  * @param training - whether the model will be trained: then the adapter is trainable, and a new head is no
  * surprise.
@@ -28,12 +29,16 @@ export async function openSession(
 ): Promise<Session> {
   const { model: dir, adapter } = options;
   const { device, threads, numLabels, ignoreMismatchedSizes } = options;
+  const imageSize = await processedSize(dir);
   const model = await Model.fromPretrained(dir, {
     device,
     threads,
     numLabels,
     ignoreMismatchedSizes,
     seed: training?.seed,
+    imageSize,
+  }).catch((error) => {
+    throw imageSize === undefined ? error : explainSize(error, dir, imageSize);
   });
   try {
     const task = taskOf(model);

@@ -105,7 +105,7 @@ function requireAll(dir: string, classes: readonly string[], found: readonly str
 /** Paths of all images of a folder and of those below it, sorted. */
 async function listImages(dir: string, depth = 0): Promise<string[]> {
   if (depth > MAX_DEPTH) {
-    throw formatError(dir, `more than ${MAX_DEPTH} folders deep; does a link lead back?`);
+    throw formatError(dir, `more than ${MAX_DEPTH} folders deep; perhaps a link leads back`);
   }
   const { files, folders } = await listFolder(dir);
   const images = files.filter((name) => IMAGE.test(name)).map((name) => join(dir, name));

@@ -11,7 +11,7 @@ import { type ProcessedImage, processImage } from "./process.js";
 import { readProcessorConfig } from "./processor-config.js";
 import { outputSize, type ProcessorSettings } from "./processor-settings.js";
 
-const FILE = "preprocessor_config.json";
+export const PROCESSOR_FILE = "preprocessor_config.json";
 
 /** As many as libuv has threads, on which sharp decodes. */
 const DECODED_AT_ONCE = 4;
@@ -71,11 +71,12 @@ export class ImageProcessor {
     if (typeof dir !== "string") {
       throw new LokoError("ERR_INPUT_TYPE", `dir must be a string, got ${describe(dir)}.`);
     }
-    const path = join(dir, FILE);
+    const path = join(dir, PROCESSOR_FILE);
     if ((await exists(dir)) && !(await exists(path))) {
       throw new LokoError(
         "ERR_FILE_NOT_FOUND",
-        `${path}: no such file. Copy it from the model's page, or use ImageProcessor.fromConfig.`,
+        `${path}: no such file. Copy it from the model's page (docs/models.md has one for models of timm ` +
+          "and torchvision), or use ImageProcessor.fromConfig.",
       );
     }
     return ImageProcessor.fromConfig(await readJsonObject(path), options);

@@ -43,7 +43,7 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
       throw new LokoError(
         "ERR_UNSUPPORTED",
         `${dir}: found only ${pickle}, a Python pickle, which can run code when it is read. Convert ` +
-          "it in Python: AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True).",
+          `it in Python: ${conversion(config)}.`,
       );
     }
   }
@@ -51,6 +51,18 @@ export async function openCheckpoint(dir: string): Promise<Checkpoint> {
     "ERR_FILE_NOT_FOUND",
     `${dir}: expected ${WEIGHTS} or ${INDEX} beside ${CONFIG}, found neither.`,
   );
+}
+
+/** With the class that the checkpoint was saved from: AutoModel would leave out the head. */
+function conversion({ architectures, architecture }: JsonObject): string {
+  if (typeof architecture === "string") {
+    return (
+      'safetensors.torch.save_file(timm.create_model("local-dir:" + dir, pretrained=True).state_dict(), ' +
+      `dir + "/${WEIGHTS}")`
+    );
+  }
+  const [name] = Array.isArray(architectures) ? architectures : [];
+  return `${typeof name === "string" ? name : "AutoModel"}.from_pretrained(dir).save_pretrained(dir)`;
 }
 
 /** The folder of an adapter is the likeliest wrong one. */

@@ -32,7 +32,7 @@ export const lenet: Architecture = {
     const { image } = sizes;
     if (imageSize !== undefined && (imageSize.height !== image || imageSize.width !== image)) {
       throw new LokoError(
-        "ERR_UNSUPPORTED",
+        "ERR_SHAPE_MISMATCH",
         `imageSize: the first linear module of a LeNet fits images of "image_size" ${image} only, got ` +
           `${imageSize.height}x${imageSize.width}.`,
       );

@@ -137,7 +137,8 @@ describe("loko train with images", () => {
       '"textColumn" is not for images',
     ],
     ["a format of texts", ["--format", "tsv"], "ERR_UNSUPPORTED", "tsv is a format of texts"],
-    ["a processor of another size", ["--model", "wide"], "ERR_SHAPE_MISMATCH", "3x32x32"],
+    ["a processor of an unfit size", ["--model", "odd"], "ERR_SHAPE_MISMATCH", "images of 20x20"],
+    ["a processor of grey images", ["--model", "grey-made"], "ERR_SHAPE_MISMATCH", "1x16x16"],
     [
       "a model without a processor",
       ["--model", "bare"],
@@ -157,7 +158,9 @@ describe("loko train with images", () => {
         };
         writeFileSync(config, JSON.stringify(changed));
       }
-      if (name === "wide") writeFileSync(processor, JSON.stringify({ ...PROCESSOR, size: 32 }));
+      const grey = { image_mean: [0.5], image_std: [0.5] };
+      const changes = name === "odd" ? { size: 20 } : name === "grey-made" ? grey : {};
+      writeFileSync(processor, JSON.stringify({ ...PROCESSOR, ...changes }));
       if (name === "bare") rmSync(processor);
     }
     writeFileSync(join(dir, "red.txt"), "red\n");
@@ -183,6 +186,17 @@ describe("loko train with images", () => {
     expect(lenient.code).toBe(0);
     expect(lenient.stderr).toContain("LOKO_IMAGE_SKIPPED");
     expect(results("lenient")).toMatchObject({ status: "completed", steps: 7 });
+  });
+
+  test("loads the model for the images that the processor makes", async () => {
+    writeModel("wide", 2);
+    const processor = join(dir, "wide/preprocessor_config.json");
+    writeFileSync(processor, JSON.stringify({ ...PROCESSOR, size: 32 }));
+    const run = await train("wide", "enlarged", "--max-steps", "2");
+    expect(run).toMatchObject({ code: 0, signal: null });
+    const adapted = ["--model", "wide", "--adapter", "enlarged", "--data", "colours/val"];
+    expect((await loko(["eval", ...adapted])).code).toBe(0);
+    expect((await loko(["predict", ...adapted])).stdout.trim().split("\n")).toHaveLength(20);
   });
 
   test("reads Parquet with the names of its classes", async () => {
@@ -246,9 +260,11 @@ describe("loko predict with images", () => {
   });
 
   test("refuses what is not there, no image, or not for images", async () => {
+    writeFileSync(join(dir, "three.txt"), "red\nblue\ngreen\n");
     for (const [args, code, words] of [
       [["--image", "nope.jpg"], 1, "ERR_FILE_NOT_FOUND: nope.jpg"],
       [["--image", "vit/config.json"], 1, "ERR_IMAGE_FORMAT: vit/config.json"],
+      [["--image", "a", "--classes", "three.txt"], 1, "ERR_NUM_LABELS: three.txt: 3 classes"],
       [["--text", "a"], 1, '"text" is not for images'],
       [["--image", "a", "--data", "b"], 2, "choose one"],
       [["--image", "a", "--text", "b"], 2, "choose one"],

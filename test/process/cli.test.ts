@@ -236,6 +236,11 @@ describe("loko inspect", () => {
     expect(stdout).toMatch(/^fc +1 +8 +3$/m);
   });
 
+  test("keeps the number in the name of a model, which is none of a layer", async () => {
+    const { stdout } = await loko("inspect", visionFolder("dinov2"));
+    expect(stdout).toMatch(/^dinov2\.encoder\.layer\.N\.mlp\.fc1 /m);
+  });
+
   test("says why a model is not supported, and still shows the rest", async () => {
     const other = join(dir, "other");
     writeSyntheticBert(other, { hidden: 16, layers: 1, heads: 2, labels: ["a", "b"] });

@@ -84,6 +84,23 @@ describe("openCheckpoint", () => {
     },
   );
 
+  test("says how to convert a pickle so that its head is kept", async () => {
+    for (const [config, words] of [
+      [
+        { architectures: ["ResNetForImageClassification"] },
+        "ResNetForImageClassification.from_pre",
+      ],
+      [{ architecture: "resnet18" }, "timm.create_model("],
+    ] as const) {
+      const dir = await checkpointFolder({
+        "config.json": JSON.stringify(config),
+        "pytorch_model.bin": "x",
+      });
+      const error = await errorOf("ERR_UNSUPPORTED", () => openCheckpoint(dir));
+      expect(error.message).toContain(words);
+    }
+  });
+
   test("prefers model.safetensors to an index, as transformers does", async () => {
     const dir = await checkpointFolder({
       "model.safetensors": safetensorsBytes({ a: u8(0) }, new Uint8Array(1)),

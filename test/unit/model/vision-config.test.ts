@@ -197,7 +197,7 @@ describe("Model.fromPretrained refuses", () => {
       "images of another size in a LeNet",
       visionFolder("lenet"),
       { imageSize: 32 },
-      "ERR_UNSUPPORTED",
+      "ERR_SHAPE_MISMATCH",
       ['"image_size" 28', "32x32"],
     ],
     [
