@@ -77,14 +77,16 @@ export function readProcessorConfig(json: JsonObject): ProcessorSettings {
   const crop = flag("do_center_crop", defaults.crop !== undefined)
     ? readSquareSize(config, "crop_size", defaults.crop)
     : undefined;
+  const rescaleFactor = flag("do_rescale", true)
+    ? readNumber(config, "rescale_factor", { default: 1 / 255 })
+    : undefined;
+  requireFinite(config, rescaleFactor ?? 1, normalize);
   return {
     // A model of grey images is known by its one mean.
     channels: normalize?.mean.length === 1 ? 1 : 3,
     resize: size?.resize,
     crop: crop ?? size?.crop,
-    rescaleFactor: flag("do_rescale", true)
-      ? readNumber(config, "rescale_factor", { default: 1 / 255 })
-      : undefined,
+    rescaleFactor,
     normalize,
   };
 }
@@ -146,6 +148,21 @@ function readNormalize(
   }
   if (normalize.std.includes(0)) throw badValue(config, "image_std", "numbers other than 0");
   return normalize;
+}
+
+/** What the two ends of a pixel become must be within float32. */
+function requireFinite(
+  config: JsonObject,
+  rescaleFactor: number,
+  normalize: ProcessorSettings["normalize"],
+): void {
+  const { mean, std } = normalize ?? { mean: [0], std: [1] };
+  const ends = mean.flatMap((m, channel) =>
+    [0, 255].map((pixel) => (pixel * rescaleFactor - m) / std[channel]!),
+  );
+  if (ends.every((value) => Number.isFinite(Math.fround(value)))) return;
+  const key = normalize === undefined ? "rescale_factor" : "image_std";
+  throw badValue(config, key, "numbers that keep pixels within float32");
 }
 
 function readChannels(

@@ -1,5 +1,7 @@
 #include "core/engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -56,6 +58,22 @@ void checkCoverage(const Plan& plan, std::int64_t parameters) {
   }
 }
 
+/// Systems that promise more memory than they have end a process that believes them. What training touches
+/// at the least: the parameters here and in the backend, one row of the Jacobian, and the optimizer's state.
+void checkMemory(std::int64_t parameters) {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), pageSize = ::sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || pageSize <= 0) return;
+  const double has = static_cast<double>(pages) * static_cast<double>(pageSize);
+  const double needs = 4.0 * sizeof(float) * static_cast<double>(parameters);
+  if (needs <= has) return;
+  throw Error(ErrorCode::kOutOfMemory,
+              "Expected an adapter that fits into this machine's memory of " +
+                  std::to_string(static_cast<std::int64_t>(has / 1e9)) + " GB, but training " +
+                  std::to_string(parameters) + " parameters takes at least " +
+                  std::to_string(static_cast<std::int64_t>(needs / 1e9)) +
+                  " GB; use a smaller rank or fewer targetModules");
+}
+
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<WeightStore> store,
@@ -82,6 +100,7 @@ void Engine::load() {
 }
 
 void Engine::setAdapter(Adapter adapter) {
+  checkMemory(adapter.parameters);
   std::vector<float> theta(static_cast<std::size_t>(adapter.parameters), 0.0F);
   for (const AdaptedModule& lora : adapter.lora) {
     const Graph::Module module = graph_.module(lora.module);

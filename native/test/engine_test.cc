@@ -263,6 +263,8 @@ TEST_CASE("an adapter that cannot be set up leaves the engine as it was") {
   Adapter broken = engine->adapter();
   broken.parameters += 10;  // ten parameters that no module owns
   CHECK_THROWS_WITH_AS(engine->setAdapter(broken), doctest::Contains("10 of"), Error);
+  broken.parameters = std::int64_t{1} << 50;  // 18 PB, which an overcommitting system would promise
+  CHECK_THROWS_WITH_AS(engine->setAdapter(broken), doctest::Contains("smaller rank"), Error);
   CHECK(logitsOf(*engine, input, 1) == before);
 }
 

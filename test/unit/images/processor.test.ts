@@ -88,6 +88,8 @@ describe("a key", () => {
     [{ image_mean: [0.5, 0.5, "0.5"] }],
     [{ image_std: [0.5, 0, 0.5] }],
     [{ image_std: 0 }],
+    [{ image_std: [0.5, 1e-300, 0.5] }],
+    [{ rescale_factor: 1e308 }],
     [{ image_mean: [0.5], image_std: [0.5, 0.5, 0.5] }],
     [{ do_convert_rgb: "yes" }],
   ])("of a wrong type or range is ERR_CONFIG: %o", async (config) => {
