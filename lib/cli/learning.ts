@@ -1,9 +1,9 @@
 import { LokoError } from "../errors.js";
 import { type Evaluation, MetricAccumulator } from "../metrics/accumulator.js";
 import type { SkipReason } from "../optim/optimizer.js";
+import { startProgress } from "../report/progress.js";
 import { type StepEvent, trainOnline } from "../train/online.js";
 import type { Interrupt } from "./interrupt.js";
-import { startProgress } from "./progress.js";
 import type { TrainPlan } from "./training.js";
 
 /** Metrics of one pass over the examples, each predicted before it was learned from. */

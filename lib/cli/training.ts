@@ -5,6 +5,7 @@ import { checkAdapterFolder } from "../lora/adapter-folder.js";
 import type { Evaluation, MetricName } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
 import type { Optimizer } from "../optim/optimizer.js";
+import { packageVersion } from "../version.js";
 import type { CheckedData } from "./feed.js";
 import { Interrupt } from "./interrupt.js";
 import { type Learned, learn } from "./learning.js";
@@ -15,7 +16,6 @@ import { printJson } from "./output.js";
 import { printPlan, printResults } from "./report.js";
 import { metricsFor, openSession, type Session } from "./session.js";
 import type { TrainOptions } from "./train.js";
-import { packageVersion } from "./version.js";
 
 /** Everything that is decided before the first step. */
 export interface TrainPlan {

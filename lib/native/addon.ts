@@ -156,6 +156,8 @@ export interface NativeStepControl {
   maxGradNorm?: number | undefined;
   /** Share of the batch in the loss of the step. Default 1. */
   weight?: number | undefined;
+  /** True: gradients that wait from a step that was never finished are dropped. Default true. */
+  begin?: boolean | undefined;
   /** False: the gradient waits for that of the next batch. Default true. */
   apply?: boolean | undefined;
 }

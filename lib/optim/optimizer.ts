@@ -171,9 +171,15 @@ export abstract class Optimizer {
     await loadOptimizerState(this.#host(), file);
   }
 
-  /** @internal Learning rate of the options; undefined: the default of the class. */
-  get learningRate(): number | undefined {
-    return "lr" in this.#options ? this.#options.lr : undefined;
+  /** @internal Learning rate of the options, or the default of the class; 0 where there is none. */
+  get learningRate(): number {
+    const options = this.#options;
+    return options.kind === "loko" ? 0 : (options.lr ?? DEFAULT_RATES[options.kind]);
+  }
+
+  /** @internal Kind and options that were set, for a record of the run. */
+  describe(): Readonly<Record<string, unknown>> {
+    return { class: this.constructor.name, ...this.#options };
   }
 
   #host(): StateHost {
@@ -201,6 +207,9 @@ export abstract class Optimizer {
     }
   }
 }
+
+/** As GradientOptions::defaults in native/filter/gradient_optimizer.cc. */
+const DEFAULT_RATES = { sgd: 1e-3, adagrad: 1e-2, rmsprop: 1e-2, adam: 1e-3, adamw: 1e-3 } as const;
 
 /** @internal Removes absent entries, so that native code sees only what was set. */
 export function definedOnly<T extends object>(options: T): T {

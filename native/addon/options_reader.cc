@@ -213,6 +213,7 @@ StepControl readStepControl(const Napi::Value& value) {
   if (spec.has("learningRate")) control.learningRate = spec.number("learningRate");
   if (spec.has("maxGradNorm")) control.maxGradientNorm = spec.number("maxGradNorm");
   control.weight = spec.number("weight", 1);
+  control.begin = spec.boolean("begin", true);
   control.apply = spec.boolean("apply", true);
   return control;
 }

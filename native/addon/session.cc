@@ -134,7 +134,7 @@ void Session::requireReady() const {
 }
 
 std::shared_ptr<OptimizerSlot> Session::slotOf(const Napi::Value& handle) const {
-  const auto slot = OptimizerHandle::slotOf(handle, thread_);
+  auto slot = OptimizerHandle::slotOf(handle, thread_);
   if (slot->generation == generation_) return slot;
   throw Error(ErrorCode::kOption,
               "The optimizer was made for an adapter that the model no longer has; create a new "

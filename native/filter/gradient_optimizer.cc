@@ -101,6 +101,7 @@ void GradientOptimizer::control(const StepControl& control) {
 
 StepResult GradientOptimizer::step(Objective& objective, const Targets& targets) {
   const StepControl control = std::exchange(control_, {});
+  if (control.begin) forgetWaiting();
   checkTargets(targets, objective.batch(), objective.outputs());
   StepResult result;
   result.rows = 1;
@@ -115,8 +116,7 @@ StepResult GradientOptimizer::step(Objective& objective, const Targets& targets)
   }
   if (result.skipped == SkipReason::kNone)
     result.skipped = finishGradient(objective, control, result);
-  waiting_.clear();
-  waitingReason_ = SkipReason::kNone;
+  forgetWaiting();
   if (result.skipped != SkipReason::kNone) {
     ++skippedSteps_;
     return result;
@@ -125,6 +125,11 @@ StepResult GradientOptimizer::step(Objective& objective, const Targets& targets)
   objective.backend().gradientUpdate(update(steps_ + 1, rate), statePointers_);
   ++steps_;
   return result;
+}
+
+void GradientOptimizer::forgetWaiting() {
+  waiting_.clear();
+  waitingReason_ = SkipReason::kNone;
 }
 
 /// Predicts the batch and leaves its weighted gradient in Jacobian row 0.

@@ -57,6 +57,7 @@ class GradientOptimizer : public Optimizer {
   SkipReason differentiate(Objective& objective, const Targets& targets, double weight,
                            StepResult& result);
   SkipReason finishGradient(Objective& objective, const StepControl& control, StepResult& result);
+  void forgetWaiting();
   void addWaiting(Backend& backend, std::int64_t parameters);
   void lossGradient(const Targets& targets, int batch, int outputs,
                     const std::vector<double>& logits);

@@ -70,6 +70,8 @@ struct StepControl {
   std::optional<double> maxGradientNorm;
   /// Share of this batch in the loss of the step: B / (samples of all batches of the step).
   double weight = 1;
+  /// True: what waits from a step that was never finished is dropped.
+  bool begin = true;
   /// False: the gradient is kept and added to that of the next batch, and nothing is updated.
   bool apply = true;
 };

@@ -210,6 +210,7 @@ describe("stepWith, which the Trainer calls,", () => {
     expect(await model.readParameters()).toEqual(theta);
     const last = await optimizer.stepWith(one(2), labels.slice(2), {
       weight: 1 / 3,
+      begin: false,
       learningRate: 0.5,
       maxGradNorm: norm / 4,
     });
@@ -231,10 +232,31 @@ describe("stepWith, which the Trainer calls,", () => {
     const bad = await optimizer.stepWith(one(0), labels.slice(0, 1), { weight: 0.5, apply: false });
     expect(bad.skipped).not.toBeNull();
     await model.writeParameters(theta);
-    const last = await optimizer.stepWith(one(1), labels.slice(1, 2), { weight: 0.5 });
+    const rest = { weight: 0.5, begin: false };
+    const last = await optimizer.stepWith(one(1), labels.slice(1, 2), rest);
     expect(last.skipped).toBe(bad.skipped);
     expect(await model.readParameters()).toEqual(theta);
     expect((await optimizer.step(one(1), labels.slice(1, 2))).skipped).toBeNull();
+  });
+
+  test("drops the gradient of a step that was never finished", async () => {
+    using model = await load();
+    using other = await load();
+    const [optimizer, fresh] = [new AdamW(model), new AdamW(other)];
+    await optimizer.stepWith(one(0), labels.slice(0, 1), { apply: false });
+    await optimizer.step(one(1), labels.slice(1, 2));
+    await fresh.step(one(1), labels.slice(1, 2));
+    expect(await model.readParameters()).toEqual(await other.readParameters());
+  });
+
+  test.each(OPTIMIZERS.slice(4))("knows the learning rate of %s by default", async (_, create) => {
+    using model = await load();
+    using other = await load();
+    const Class = create(model).constructor as typeof SGD;
+    const [plain, told] = [new Class(model), new Class(other)];
+    await plain.step(one(1), labels.slice(1, 2));
+    await told.stepWith(one(1), labels.slice(1, 2), { learningRate: told.learningRate });
+    expect(await model.readParameters()).toEqual(await other.readParameters());
   });
 
   test("has nothing to control in LoKO", async () => {
