@@ -16,7 +16,7 @@ export interface Chart {
 
 const WIDTH = 560;
 const HEIGHT = 260;
-const MARGIN = { left: 62, right: 14, top: 12, bottom: 34 };
+const MARGIN = { left: 62, right: 24, top: 12, bottom: 34 };
 /** More points than pixels tell nothing. */
 const MAX_POINTS = 500;
 const MAX_TICKS = 6;
