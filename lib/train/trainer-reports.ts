@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { writeOutputFile } from "../io/output-file.js";
 import { EventLog } from "../report/event-log.js";
 import { renderReport } from "../report/html.js";
-import { type Progress, startProgress } from "../report/progress.js";
+import type { Progress } from "../report/progress.js";
 import { TensorBoardWriter, tagOf } from "../report/tensorboard.js";
 import type { LogEntry, TrainerEvent } from "./trainer-events.js";
 import type { ResolvedOptions } from "./trainer-options.js";
@@ -32,29 +32,35 @@ export class Reports {
   #loss = 0;
   #losses = 0;
 
-  private constructor(context: ReportsContext, tensorBoard: TensorBoardWriter | undefined) {
-    const { options, maxSteps, startStep } = context;
-    const { outputDir, reportTo, progressBar } = options;
+  private constructor(
+    context: ReportsContext,
+    tensorBoard: TensorBoardWriter | undefined,
+    progress: Progress | undefined,
+  ) {
+    const { outputDir, reportTo } = context.options;
     const wants = (target: "jsonl" | "html") =>
       outputDir !== undefined && reportTo.includes(target);
     this.#context = context;
     this.#tensorBoard = tensorBoard;
     this.#lines = wants("jsonl") ? new EventLog(join(outputDir!, "log.jsonl")) : undefined;
     this.#html = wants("html") ? join(outputDir!, "report.html") : undefined;
-    this.#progress = progressBar
-      ? startProgress(maxSteps, { quiet: true, begunAt: startStep })
-      : undefined;
+    this.#progress = progress;
   }
 
   /** @throws LokoError ERR_FILE_WRITE. */
   static async open(context: ReportsContext): Promise<Reports> {
-    const { options, startStep } = context;
+    const { options, startStep, maxSteps } = context;
     const folder = options.reportTo.includes("tensorboard") ? eventFolder(options) : undefined;
     // TensorBoard drops what an earlier run of the folder has told of the steps that are done again.
     const superseded = startStep === 0 ? undefined : startStep + 1;
     const writer =
       folder === undefined ? undefined : await TensorBoardWriter.open(folder, superseded);
-    return new Reports(context, writer);
+    if (!options.progressBar || !process.stderr.isTTY)
+      return new Reports(context, writer, undefined);
+    // Only here, because the bar would take a part of the time of every `import "loko"`.
+    const { startProgress } = await import("../report/progress.js");
+    const progress = startProgress(maxSteps, { quiet: true, begunAt: startStep });
+    return new Reports(context, writer, progress);
   }
 
   /** @throws LokoError ERR_FILE_WRITE. */
