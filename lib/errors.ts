@@ -88,6 +88,10 @@ const CODES = [
   "ERR_ADAPTER_FORMAT",
   /** An adapter was made for another model: its modules or shapes do not fit. */
   "ERR_ADAPTER_MISMATCH",
+  /** A checkpoint, or the state of an optimizer, is damaged, cut short or of another version. */
+  "ERR_CHECKPOINT_FORMAT",
+  /** A checkpoint is of another model, optimizer, dataset or of other training options. */
+  "ERR_CHECKPOINT_MISMATCH",
 ] as const;
 
 /** The stable codes of {@link LokoError}; the text of a message may change, a code does not. */

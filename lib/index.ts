@@ -95,3 +95,20 @@ export {
   type TrainOnlineOptions,
   trainOnline,
 } from "./train/online.js";
+export { Trainer, type TrainOptions } from "./train/trainer.js";
+export type { DataPass, EpochSource, TrainerDataset } from "./train/trainer-data.js";
+export type {
+  BatchResult,
+  LogEntry,
+  TrainerCallback,
+  TrainerControl,
+  TrainerEvent,
+  TrainerProgress,
+  TrainOutput,
+} from "./train/trainer-events.js";
+export type {
+  IntervalStrategy,
+  LearningRateSchedule,
+  ReportTarget,
+  TrainerOptions,
+} from "./train/trainer-options.js";

@@ -4,9 +4,9 @@ import { deviceInfo } from "../device.js";
 import { LokoError } from "../errors.js";
 import { loadSharp } from "../images/sharp.js";
 import { addonPath, loadAddon } from "../native/loader.js";
+import { packageVersion } from "../version.js";
 import { addCommonOptions, type CommonOptions, SharedOptions } from "./options.js";
 import { byteSize, printFacts, printJson } from "./output.js";
-import { packageVersion } from "./version.js";
 
 const EXAMPLE = `
 Example:

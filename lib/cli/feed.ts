@@ -10,8 +10,15 @@ export interface CheckedData {
   readonly rows: number;
   /** Names of the classes by the outputs of the model, where the data has names. */
   readonly classes?: readonly string[];
-  /** @param options.order - absent: the order of the data. */
-  encode(options: { batchSize: number; order?: ShuffleOptions }): AsyncIterable<OnlineSample>;
+  /**
+   * @param options.order - absent: the order of the data.
+   * @param options.skip - batches to leave out at the beginning. Default 0.
+   */
+  encode(options: {
+    batchSize: number;
+    order?: ShuffleOptions;
+    skip?: number;
+  }): AsyncIterable<OnlineSample>;
 }
 
 /** Examples to predict, and for each what tells it apart in the output. */

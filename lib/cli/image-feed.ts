@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { batches } from "../data/dataset.js";
+import { batches, Dataset } from "../data/dataset.js";
 import {
   type ImageDataset,
   type ImageExample,
@@ -53,12 +53,15 @@ export async function openImageFeed(
         path,
         rows: data.size,
         classes: data.classes,
-        encode: ({ batchSize, order }) =>
-          encodeImages(processor, order === undefined ? data : data.shuffle(order), {
-            batchSize,
-            onError,
-            workers,
-          }),
+        encode({ batchSize, order, skip = 0 }) {
+          const ordered = order === undefined ? data : data.shuffle(order);
+          const encode = (images: Dataset<ImageExample>) =>
+            encodeImages(processor, images, { batchSize, onError, workers });
+          // Which images are damaged, and so what is in a batch, is only known once they are decoded.
+          return onError === "skip"
+            ? Dataset.from(encode(ordered)).skip(skip)
+            : encode(ordered.skip(skip * batchSize));
+        },
       } satisfies CheckedData;
     },
     async *predict(source, batchSize) {

@@ -1,9 +1,10 @@
 import { LokoError } from "../errors.js";
 import { type Evaluation, MetricAccumulator } from "../metrics/accumulator.js";
 import type { SkipReason } from "../optim/optimizer.js";
-import { type StepEvent, trainOnline } from "../train/online.js";
+import { type Progress, startProgress } from "../report/progress.js";
+import type { BatchResult, TrainerEvent } from "../train/trainer-events.js";
 import type { Interrupt } from "./interrupt.js";
-import { startProgress } from "./progress.js";
+import { sourceOf } from "./trainer.js";
 import type { TrainPlan } from "./training.js";
 
 /** Metrics of one pass over the examples, each predicted before it was learned from. */
@@ -15,6 +16,8 @@ export interface OnlineEvaluation extends Evaluation {
 /** What the steps of a run came to. */
 export interface Learned {
   readonly steps: number;
+  /** The checkpoint that the run went on from; its steps are counted in `steps`. */
+  readonly resumedFrom?: { readonly checkpoint: string; readonly step: number };
   readonly seconds: number;
   /** Steps that changed nothing, by their reason. */
   readonly skipped: Readonly<Partial<Record<SkipReason, number>>>;
@@ -45,59 +48,107 @@ const SMOOTHING = 0.98;
  * before it are worth saving. What fails before anything was learned is thrown.
  */
 export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outcome> {
-  const { options, session, optimizer, metrics, train } = plan;
-  const { model, task } = session;
-  const { batchSize, epochs, seed } = options;
-  const online: OnlineEvaluation[] = [];
-  const skipped: Partial<Record<SkipReason, number>> = {};
+  const { options, trainer } = plan;
   const started = performance.now();
-  let steps = 0;
-  let loss = 0;
-  let losses = 0;
-  let outputsAreFinite = true;
-  const isOver = () => steps >= plan.steps || interrupt.signal.aborted;
-
   using progress = startProgress(plan.steps, { quiet: options.json ?? false });
-  interrupt.onAsk = () =>
+  const record = new RunRecord(plan, progress);
+  interrupt.onAsk = () => {
+    trainer.stop();
     progress.note("Stopping after this step to save the adapter; Ctrl-C again ends at once.");
-  const follow = (event: StepEvent, epoch: number) => {
-    steps++;
-    outputsAreFinite = event.skipped !== "non-finite-logits";
-    if (event.skipped !== null) skipped[event.skipped] = (skipped[event.skipped] ?? 0) + 1;
-    if (Number.isFinite(event.loss)) {
-      loss += (1 - SMOOTHING) * (event.loss - loss);
-      losses++;
-    }
-    progress.update({
-      label: `epoch ${epoch}/${epochs}`,
-      done: steps,
-      // Undoes the pull of the zero that it began with; 0 / 0 before there is one.
-      loss: loss / (1 - SMOOTHING ** losses),
-      accuracy: task === "classification" ? event.onlineAccuracy : undefined,
-    });
-  };
-
-  const runEpoch = async (epoch: number) => {
-    const accumulator = new MetricAccumulator({ metrics });
-    const batches = train.encode({ batchSize, order: { seed, epoch } });
-    try {
-      for await (const event of trainOnline(model, optimizer, batches)) {
-        accumulator.add(event);
-        follow(event, epoch);
-        if (isOver()) break;
-      }
-    } finally {
-      if (accumulator.samples > 0) online.push({ epoch, ...accumulator.result() });
-    }
   };
   let failure: unknown;
   try {
-    for (let epoch = 1; epoch <= epochs && !isOver(); epoch++) await runEpoch(epoch);
+    const resumeFromCheckpoint = options.resume ?? false;
+    for await (const event of trainer.run(sourceOf(plan.train), { resumeFromCheckpoint })) {
+      record.add(event);
+    }
   } catch (error) {
-    if (steps === 0) throw error;
+    if (record.stepsHere === 0) throw error;
     failure = error;
   }
-  if (!outputsAreFinite) failure ??= diverged(plan);
+  record.closeEpoch();
+  if (!record.outputsAreFinite) failure ??= diverged(plan);
   const seconds = (performance.now() - started) / 1000;
-  return { learned: { steps, seconds, skipped, online }, failure };
+  const { steps, skipped, online, resumedFrom } = record;
+  return {
+    learned: { steps, seconds, skipped, online, ...(resumedFrom && { resumedFrom }) },
+    failure,
+  };
+}
+
+/** Gathers the events of a run, and shows how far it is. */
+class RunRecord {
+  readonly online: OnlineEvaluation[] = [];
+  readonly skipped: Partial<{ [reason in SkipReason]: number }> = {};
+  steps = 0;
+  stepsHere = 0;
+  outputsAreFinite = true;
+  resumedFrom: Learned["resumedFrom"];
+  readonly #plan: TrainPlan;
+  readonly #progress: Progress;
+  #epoch = 0;
+  #accumulator: MetricAccumulator | undefined;
+  #correct = 0;
+  #loss = 0;
+  #losses = 0;
+
+  constructor(plan: TrainPlan, progress: Progress) {
+    this.#plan = plan;
+    this.#progress = progress;
+  }
+
+  add(event: TrainerEvent): void {
+    this.steps = event.globalStep;
+    switch (event.type) {
+      case "trainBegin":
+        if (event.resumedFrom === undefined) return;
+        this.resumedFrom = { checkpoint: event.resumedFrom, step: event.globalStep };
+        return;
+      case "epochBegin":
+        this.#epoch = Math.floor(event.epoch) + 1;
+        this.#accumulator = new MetricAccumulator({ metrics: this.#plan.metrics });
+        this.#correct = 0;
+        return;
+      case "epochEnd":
+        this.closeEpoch();
+        return;
+      case "step":
+        this.stepsHere++;
+        for (const result of event.results) this.#addResult(result);
+        this.#show();
+        return;
+      default:
+        return;
+    }
+  }
+
+  closeEpoch(): void {
+    const accumulator = this.#accumulator;
+    this.#accumulator = undefined;
+    if (accumulator === undefined || accumulator.samples === 0) return;
+    this.online.push({ epoch: this.#epoch, ...accumulator.result() });
+  }
+
+  #addResult(result: BatchResult): void {
+    this.#accumulator!.add(result);
+    this.#correct += result.correct;
+    const { skipped, loss } = result;
+    this.outputsAreFinite = skipped !== "non-finite-logits";
+    if (skipped !== null) this.skipped[skipped] = (this.skipped[skipped] ?? 0) + 1;
+    if (!Number.isFinite(loss)) return;
+    this.#loss += (1 - SMOOTHING) * (loss - this.#loss);
+    this.#losses++;
+  }
+
+  #show(): void {
+    const { options, session } = this.#plan;
+    this.#progress.update({
+      label: `epoch ${this.#epoch}/${options.epochs}`,
+      done: this.steps,
+      // Undoes the pull of the zero that it began with; 0 / 0 before there is one.
+      loss: this.#loss / (1 - SMOOTHING ** this.#losses),
+      accuracy:
+        session.task === "classification" ? this.#correct / this.#accumulator!.samples : undefined,
+    });
+  }
 }

@@ -1,10 +1,10 @@
 import type { Evaluation, MetricName } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
+import { startProgress } from "../report/progress.js";
 import { evaluate } from "../train/evaluate.js";
 import type { OnlineSample } from "../train/stream.js";
 import type { CheckedData } from "./feed.js";
 import type { Interrupt } from "./interrupt.js";
-import { startProgress } from "./progress.js";
 
 export interface MeasureOptions {
   readonly metrics: readonly MetricName[] | undefined;

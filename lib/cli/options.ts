@@ -74,6 +74,15 @@ export const object: Kind = {
   },
 };
 
+/** A path, or nothing for the newest one. */
+export const resume: Kind = {
+  rule: {
+    expected: "the path of a checkpoint, or nothing (in a file: true)",
+    accepts: (value) => value === true || text.rule.accepts(value),
+  },
+  parse: (given) => given,
+};
+
 const flag: OptionRule = {
   expected: "true or false",
   accepts: (value) => typeof value === "boolean",

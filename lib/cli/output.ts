@@ -1,6 +1,8 @@
 import { once } from "node:events";
 import { LokoError } from "../errors.js";
 
+export { count, counted } from "../report/format.js";
+
 let failure: NodeJS.ErrnoException | undefined;
 
 /** Keeps a closed pipe (`loko predict | head`) from ending the process with a stack. */
@@ -73,14 +75,4 @@ export function byteSize(bytes: number): string {
     unit = larger;
   }
   return `${unit === "B" ? size : size.toFixed(1)} ${unit}`;
-}
-
-/** 12345 as 12,345, whatever the locale. */
-export function count(value: number): string {
-  return value.toLocaleString("en-US");
-}
-
-/** `1 row`, `2 rows` */
-export function counted(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 }

@@ -1,7 +1,7 @@
 import { Command } from "commander";
+import { packageVersion } from "../version.js";
 import { reportFailure } from "./failure.js";
 import { guardOutput } from "./output.js";
-import { packageVersion } from "./version.js";
 
 /** What a file of a command exports: its options, and the action that runs it. */
 interface CommandModule {

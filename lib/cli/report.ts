@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import type { Evaluation } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
+import { duration } from "../report/progress.js";
 import type { CheckedData, Feed } from "./feed.js";
 import { describeOptimizer } from "./optimizers.js";
 import { count, counted, printFacts, printLine, printTable } from "./output.js";
-import { duration } from "./progress.js";
 import type { TrainPlan, TrainResults } from "./training.js";
 
 const MAX_LABELS = 6;

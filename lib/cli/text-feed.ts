@@ -42,12 +42,11 @@ export async function openTextFeed(
       return {
         path,
         rows,
-        encode: ({ batchSize, order }) =>
-          encodeExamples(tokenizer, order === undefined ? data : data.shuffle(order), {
-            maxLength,
-            batchSize,
-            regression,
-          }),
+        encode({ batchSize, order, skip = 0 }) {
+          const ordered = order === undefined ? data : data.shuffle(order);
+          const rest = ordered.skip(skip * batchSize);
+          return encodeExamples(tokenizer, rest, { maxLength, batchSize, regression });
+        },
       } satisfies CheckedData;
     },
     async *predict(source, batchSize) {

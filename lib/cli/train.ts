@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { readJsonObject } from "../io/json.js";
 import { nonNegativeNumber, positiveNumber } from "../options.js";
+import type { LearningRateSchedule } from "../train/trainer-options.js";
 import { OPTIMIZERS } from "./optimizers.js";
 import {
   addCommonOptions,
@@ -16,6 +17,7 @@ import {
   type ModelCommandOptions,
   number,
   object,
+  resume,
   SharedOptions,
   text,
 } from "./options.js";
@@ -33,6 +35,19 @@ export interface TrainOptions extends ModelCommandOptions, DataOptions, LabelOpt
   readonly batchSize: number;
   readonly maxSteps?: number;
   readonly seed: number;
+  readonly gradientAccumulationSteps?: number;
+  readonly lrSchedulerType?: LearningRateSchedule;
+  readonly warmupSteps?: number;
+  readonly maxGradNorm?: number;
+  readonly evalEvery?: number;
+  readonly earlyStoppingPatience?: number;
+  readonly loadBest?: boolean;
+  readonly saveEvery?: number;
+  readonly saveTotalLimit?: number;
+  readonly checkpointDir?: string;
+  readonly resume?: string | true;
+  readonly logDir?: string;
+  readonly logEvery: number;
   readonly r?: number;
   readonly loraAlpha?: number;
   readonly targetModules?: string | readonly string[];
@@ -47,6 +62,7 @@ Examples:
   loko train --model ./vit --train pets/train --eval pets/val --output adapter \\
     --num-labels 37 --ignore-mismatched-sizes
   loko train run.json --lr 1e-4
+  loko train run.json --save-every 500 --save-total-limit 2 --resume
 
 A configuration file has the same names in camelCase, and flags win:
   { "model": "./bert", "train": "train.tsv", "output": "adapter",
@@ -77,6 +93,32 @@ export function define(command: Command): void {
     .value("--batch-size <n>", "examples of a step; LoKO learns from 1", integer(1, 2 ** 16), 1)
     .value("--max-steps <n>", "stop after this many steps", integer(1))
     .value("--seed <n>", "of the order, of a new head and of the adapter", integer(0), 0)
+    .value("--gradient-accumulation-steps <n>", "batches of a step (default: 1)", integer(1))
+    .value(
+      "--lr-scheduler-type <name>",
+      "constant (default), constant_with_warmup, linear, cosine",
+      choice("constant", "constant_with_warmup", "linear", "cosine"),
+    )
+    .value("--warmup-steps <n>", "or a share of all steps below 1", number(nonNegativeNumber))
+    .value(
+      "--max-grad-norm <number>",
+      "clip gradients (default: 0, off)",
+      number(nonNegativeNumber),
+    )
+    .group("While training:")
+    .value("--save-every <n>", "steps between checkpoints (default: none)", integer(1))
+    .value("--save-total-limit <n>", "keep this many, the newest and the best", integer(1))
+    .value(
+      "--checkpoint-dir <dir>",
+      "for checkpoints and report.html (default: OUTPUT-checkpoints)",
+      text,
+    )
+    .value("--resume [checkpoint]", "go on from it, or from the newest good one", resume)
+    .value("--eval-every <n>", "steps between evaluations of --eval", integer(1))
+    .value("--early-stopping-patience <n>", "stop after so many without a lower loss", integer(1))
+    .flag("--load-best", "end with the checkpoint of the lowest loss")
+    .value("--log-dir <dir>", "for TensorBoard's event files", text)
+    .value("--log-every <n>", "steps between log entries", integer(1), 50)
     .group("Adapter:")
     .value("--r <n>", "rank (default: 8)", integer(1))
     .value("--lora-alpha <number>", "scale is alpha / r (default: 16)", number(positiveNumber))

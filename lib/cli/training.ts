@@ -2,10 +2,10 @@ import { rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { LokoError } from "../errors.js";
 import { checkAdapterFolder } from "../lora/adapter-folder.js";
-import type { Evaluation, MetricName } from "../metrics/accumulator.js";
+import type { Evaluation } from "../metrics/accumulator.js";
 import type { Model } from "../model.js";
-import type { Optimizer } from "../optim/optimizer.js";
-import type { CheckedData } from "./feed.js";
+import type { Trainer } from "../train/trainer.js";
+import { packageVersion } from "../version.js";
 import { Interrupt } from "./interrupt.js";
 import { type Learned, learn } from "./learning.js";
 import { measure } from "./measure.js";
@@ -15,18 +15,11 @@ import { printJson } from "./output.js";
 import { printPlan, printResults } from "./report.js";
 import { metricsFor, openSession, type Session } from "./session.js";
 import type { TrainOptions } from "./train.js";
-import { packageVersion } from "./version.js";
+import { createTrainer, type TrainerPlan } from "./trainer.js";
 
 /** Everything that is decided before the first step. */
-export interface TrainPlan {
-  readonly options: TrainOptions;
-  readonly session: Session;
-  readonly metrics: readonly MetricName[] | undefined;
-  readonly train: CheckedData;
-  readonly eval: CheckedData | undefined;
-  readonly optimizer: Optimizer;
-  /** Steps of all epochs, or as many as were asked for. */
-  readonly steps: number;
+export interface TrainPlan extends TrainerPlan {
+  readonly trainer: Trainer;
 }
 
 /** What `results.json` holds and `--json` prints. */
@@ -56,7 +49,9 @@ const ADAPTER_OPTIONS = ["r", "loraAlpha", "targetModules", "modulesToSave", "bi
  * `loko train`: learns, saves the adapter, then measures it on held-out examples. What can be refused is
  * refused before the first step, and the adapter is saved before anything else can fail.
  */
-export async function train(options: TrainOptions): Promise<void> {
+export async function train(given: TrainOptions): Promise<void> {
+  // What is resumed has written its adapter there before.
+  const options = given.resume === undefined ? given : { ...given, overwrite: true };
   checkOptimizer(options);
   refuseTogether(options, "adapter", ADAPTER_OPTIONS, "a loaded adapter has its own.");
   await checkAdapterFolder(options.output, options);
@@ -114,16 +109,11 @@ async function makePlan(options: TrainOptions, session: Session): Promise<TrainP
     options.eval === undefined ? undefined : await feed.open(options.eval, options, "test", train);
   if (options.adapter === undefined) await addAdapter(model, options);
   const optimizer = createOptimizer(model, options, task);
-  const steps = Math.ceil(train.rows / options.batchSize) * options.epochs;
-  return {
-    options,
-    session,
-    metrics,
-    train,
-    eval: held,
-    optimizer,
-    steps: Math.min(steps, options.maxSteps ?? steps),
-  };
+  const { batchSize, gradientAccumulationSteps: passes = 1, epochs } = options;
+  const whole = Math.ceil(Math.ceil(train.rows / batchSize) / passes) * epochs;
+  const steps = Math.min(whole, options.maxSteps ?? whole);
+  const plan = { options, session, metrics, train, eval: held, optimizer, steps };
+  return { ...plan, trainer: createTrainer(plan) };
 }
 
 async function addAdapter(model: Model, options: TrainOptions): Promise<void> {

@@ -91,6 +91,16 @@ export class Dataset<T> implements AsyncIterable<T> {
     return new Dataset(() => taken(this, count));
   }
 
+  /**
+   * All but the first `count` items; nothing where there are no more than that.
+   *
+   * @throws LokoError ERR_OPTION when `count` is not an integer >= 0.
+   */
+  skip(count: number): Dataset<T> {
+    checkArgument("skip", "count", count, integerIn(0));
+    return new Dataset(() => skipped(this, count));
+  }
+
   /** The items as `change` returns them; a promise is waited for. */
   map<U>(change: (item: T) => U | Promise<U>): Dataset<Awaited<U>> {
     if (typeof change !== "function") {
@@ -160,6 +170,14 @@ async function* taken<T>(items: Items<T>, count: number) {
   for await (const item of items) {
     yield item;
     if (--left === 0) return;
+  }
+}
+
+async function* skipped<T>(items: Items<T>, count: number) {
+  let left = count;
+  for await (const item of items) {
+    if (left > 0) left--;
+    else yield item;
   }
 }
 

@@ -27,10 +27,10 @@ export interface OutputFolderOptions {
   readonly isReplaced?: (name: string) => boolean;
 }
 
-/** Hidden folders that are being filled; a process that ends at once takes them with it. */
-const unfinished = new Set<string>();
+/** Hidden folders and files that are being filled; a process that ends at once takes them with it. */
+export const unfinished = new Set<string>();
 
-/** Removes what {@link writeFolder} has not finished, for a process that is about to end. */
+/** Removes what {@link writeFolder} and `writeFile` have not finished, for a process that is about to end. */
 export function discardUnfinished(): void {
   for (const folder of unfinished) rmSync(folder, { recursive: true, force: true });
 }
@@ -209,7 +209,7 @@ async function syncAll(folder: string): Promise<void> {
 }
 
 /** Windows cannot open a folder, and needs no flush of one. */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === "win32") return;
   await using handle = await open(folder, "r");
   await handle.sync();
@@ -226,7 +226,8 @@ async function removeEmpty(innermost: string, outermost: string): Promise<void> 
   }
 }
 
-function toWriteError(dir: string, error: unknown): unknown {
+/** Gives an error of the file system the code ERR_FILE_WRITE and an advice. */
+export function toWriteError(dir: string, error: unknown): unknown {
   if (error instanceof LokoError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === undefined) return error;

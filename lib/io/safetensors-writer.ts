@@ -35,12 +35,13 @@ export function byteLengthOf({ dtype, shape }: Pick<TensorSource, "dtype" | "sha
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorSource[],
+  metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const sorted = [...tensors].sort(
     (a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (a.name < b.name ? -1 : 1),
   );
   await using handle = await open(path, "w");
-  await writeAll(handle, encodeHeader(sorted));
+  await writeAll(handle, encodeHeader(sorted, metadata));
   for (const tensor of sorted) {
     const bytes = await tensor.read();
     if (bytes.byteLength !== byteLengthOf(tensor)) {
@@ -53,8 +54,11 @@ export async function writeSafetensors(
   }
 }
 
-function encodeHeader(tensors: readonly TensorSource[]): Uint8Array {
-  const entries: [string, unknown][] = [["__metadata__", { format: "pt" }]];
+function encodeHeader(
+  tensors: readonly TensorSource[],
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array {
+  const entries: [string, unknown][] = [["__metadata__", { format: "pt", ...metadata }]];
   let offset = 0;
   for (const tensor of tensors) {
     const { name, dtype, shape } = tensor;
@@ -70,7 +74,7 @@ function encodeHeader(tensors: readonly TensorSource[]): Uint8Array {
   return header;
 }
 
-/** The bytes of a float32 array, which are little-endian on every platform the addon is built for. */
-export function bytesOf(values: Float32Array): Uint8Array {
+/** The bytes of an array of floats, which are little-endian on every platform the addon is built for. */
+export function bytesOf(values: Float32Array | Float64Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }

@@ -189,11 +189,37 @@ export interface NativeSession {
     input: NativeBatch,
     targets: Int32Array | Float32Array,
     logits: Float32Array,
+    control?: NativeStepControl,
   ): Promise<NativeStepResult>;
+  /** What the state of an optimizer consists of, in the order of its numbers; θ comes first. */
+  describeOptimizerState(optimizer: NativeOptimizer): Promise<readonly NativeStateEntry[]>;
+  /** Fills `target`, as long as all entries together. */
+  readOptimizerState(optimizer: NativeOptimizer, target: Float64Array): Promise<void>;
+  /** Replaces θ and the state; ERR_OPTION, and nothing is changed, for numbers that are none. */
+  writeOptimizerState(optimizer: NativeOptimizer, values: Float64Array): Promise<void>;
   /** Idempotent. A step that runs is finished first; its promise still settles. */
   dispose(): void;
   /** For diagnostics: which kernels and threads the backend uses. */
   description(): string;
+}
+
+/** How a step differs from a plain one: StepControl in native/filter/optimizer.h. Not for LoKO. */
+export interface NativeStepControl {
+  learningRate?: number | undefined;
+  maxGradNorm?: number | undefined;
+  /** Share of the batch in the loss of the step. Default 1. */
+  weight?: number | undefined;
+  /** True: gradients that wait from a step that was never finished are dropped. Default true. */
+  begin?: boolean | undefined;
+  /** False: the gradient waits for that of the next batch. Default true. */
+  apply?: boolean | undefined;
+}
+
+export interface NativeStateEntry {
+  name: string;
+  /** `[]` for one number. */
+  shape: readonly number[];
+  size: number;
 }
 
 declare const optimizerBrand: unique symbol;
@@ -259,6 +285,8 @@ export interface NativeStepResult {
   rows: number;
   /** Null, or why nothing was changed. */
   skipped: string | null;
+  /** Only of a step with `maxGradNorm`: the norm of the gradient before it was clipped. */
+  gradientNorm?: number;
   /** Only LoKO fills these. */
   kalman?: {
     p0: number;

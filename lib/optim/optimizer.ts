@@ -3,7 +3,12 @@ import { describe, LokoError } from "../errors.js";
 import { Model } from "../model.js";
 import { checkInputs, checkLabels, checkValues, type ModelInputs } from "../models/inputs.js";
 import { allocate } from "../models/runtime.js";
-import type { NativeOptimizer, NativeOptimizerOptions } from "../native/addon.js";
+import type {
+  NativeOptimizer,
+  NativeOptimizerOptions,
+  NativeStepControl,
+} from "../native/addon.js";
+import { loadOptimizerState, type StateHost, saveOptimizerState } from "./optimizer-state.js";
 
 /** Why a step changed nothing: parameters and optimizer state are bit-identical to before. */
 export type SkipReason =
@@ -31,6 +36,8 @@ export interface StepResult {
   readonly rows: number;
   /** `null`, or why nothing was learned. */
   readonly skipped: SkipReason | null;
+  /** Norm of the gradient before it was clipped; only where the `Trainer` clips. */
+  readonly gradientNorm?: number;
   /** The numbers of the filter; absent for first-order optimizers. */
   readonly kalman?: KalmanStatistics;
 }
@@ -73,7 +80,10 @@ export type Targets = Int32Array | Float32Array;
 export abstract class Optimizer {
   /** The model whose parameters it trains. */
   readonly model: Model;
+  /** Whether it has a learning rate: all but LoKO. */
+  readonly hasLearningRate: boolean;
   readonly #native: NativeOptimizer;
+  readonly #options: NativeOptimizerOptions;
 
   /** @internal */
   protected constructor(model: Model, options: NativeOptimizerOptions) {
@@ -93,6 +103,8 @@ export abstract class Optimizer {
       );
     }
     this.model = model;
+    this.hasLearningRate = options.kind !== "loko";
+    this.#options = options;
     this.#native = model.runtime.call((session) => session.createOptimizer(options));
   }
 
@@ -108,13 +120,22 @@ export abstract class Optimizer {
    * make a skipped step.
    */
   async step(inputs: ModelInputs, targets: Targets): Promise<StepResult> {
+    return this.stepWith(inputs, targets, undefined);
+  }
+
+  /** @internal What the `Trainer` calls; `control` only for optimizers with a learning rate. */
+  async stepWith(
+    inputs: ModelInputs,
+    targets: Targets,
+    control: NativeStepControl | undefined,
+  ): Promise<StepResult> {
     const { runtime, numLabels } = this.model;
     runtime.requireAlive();
     const batch = checkInputs(inputs, runtime.inputs);
     this.checkTargets(targets, batch.batch, numLabels);
     const logits = allocate([batch.batch, numLabels]);
     const result = await runtime.run((session) =>
-      session.step(this.#native, batch, targets, logits),
+      session.step(this.#native, batch, targets, logits, control),
     );
     // Native code makes no prediction from logits that are not finite.
     const predictions =
@@ -122,6 +143,54 @@ export abstract class Optimizer {
         ? result.predictions
         : new Int32Array(batch.batch).fill(-1);
     return { logits, ...result, predictions, skipped: result.skipped as SkipReason | null };
+  }
+
+  /**
+   * Writes θ and everything that the next steps depend on (for LoKO p, R and counters; for the others
+   * moments and counters) as a safetensors file, bit by bit. The file appears complete or not at all.
+   *
+   * @param file - path of the file; one that exists is replaced.
+   * @throws LokoError `ERR_FILE_WRITE`, `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
+   * `ERR_OUT_OF_MEMORY`.
+   */
+  async saveState(file: string): Promise<void> {
+    await saveOptimizerState(this.#host(), file);
+  }
+
+  /**
+   * Reads what {@link Optimizer.saveState} has written, into the optimizer and into the parameters of its
+   * model: the next step is the one that the saved optimizer would have done, bit by bit.
+   *
+   * @param file - path of the file.
+   * @throws LokoError `ERR_CHECKPOINT_MISMATCH`, naming the difference, when it is of a model with other
+   * parameters, of another optimizer or other options; `ERR_CHECKPOINT_FORMAT` for a file that is not one
+   * of ours; `ERR_FILE_NOT_FOUND`, `ERR_FILE_READ`, those of a safetensors file; `ERR_INPUT_TYPE`,
+   * `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`. Nothing is changed then.
+   */
+  async loadState(file: string): Promise<void> {
+    await loadOptimizerState(this.#host(), file);
+  }
+
+  /** @internal Learning rate of the options, or the default of the class; 0 where there is none. */
+  get learningRate(): number {
+    const options = this.#options;
+    return options.kind === "loko" ? 0 : (options.lr ?? DEFAULT_RATES[options.kind]);
+  }
+
+  /** @internal Kind and options that were set, for a record of the run. */
+  describe(): Readonly<Record<string, unknown>> {
+    return { class: this.constructor.name, ...this.#options };
+  }
+
+  #host(): StateHost {
+    const { runtime, modelType, numLabels } = this.model;
+    return {
+      runtime,
+      model: { modelType, numLabels },
+      native: this.#native,
+      name: this.constructor.name,
+      options: this.#options,
+    };
   }
 
   /**
@@ -138,6 +207,9 @@ export abstract class Optimizer {
     }
   }
 }
+
+/** As GradientOptions::defaults in native/filter/gradient_optimizer.cc. */
+const DEFAULT_RATES = { sgd: 1e-3, adagrad: 1e-2, rmsprop: 1e-2, adam: 1e-3, adamw: 1e-3 } as const;
 
 /** @internal Removes absent entries, so that native code sees only what was set. */
 export function definedOnly<T extends object>(options: T): T {

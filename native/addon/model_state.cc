@@ -38,13 +38,34 @@ void ModelState::freeAbandoned() {
   slots_.erase(std::remove_if(slots_.begin(), slots_.end(), abandoned), slots_.end());
 }
 
-StepResult ModelState::step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets) {
+Optimizer& ModelState::optimizerOf(const std::shared_ptr<OptimizerSlot>& slot) {
   freeAbandoned();
   if (slot->optimizer == nullptr) {
     slot->optimizer = slot->make(engine_->backend());
     slots_.push_back(slot);
   }
-  return slot->optimizer->step(*engine_, targets);
+  return *slot->optimizer;
+}
+
+StepResult ModelState::step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets,
+                            const std::optional<StepControl>& control) {
+  Optimizer& optimizer = optimizerOf(slot);
+  if (control) optimizer.control(*control);
+  return optimizer.step(*engine_, targets);
+}
+
+std::vector<StateEntry> ModelState::describeOptimizerState(
+    const std::shared_ptr<OptimizerSlot>& slot) {
+  return describeState(optimizerOf(slot), engine_->parameters());
+}
+
+std::vector<double> ModelState::readOptimizerState(const std::shared_ptr<OptimizerSlot>& slot) {
+  return readState(optimizerOf(slot), *engine_);
+}
+
+void ModelState::writeOptimizerState(const std::shared_ptr<OptimizerSlot>& slot,
+                                     const std::vector<double>& values) {
+  writeState(optimizerOf(slot), *engine_, values);
 }
 
 }  // namespace loko::addon

@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/engine.h"
 #include "filter/optimizer.h"
+#include "filter/optimizer_state.h"
 
 namespace loko::addon {
 
@@ -54,10 +56,16 @@ class ModelState {
     engine_->setBatch(input.values.data(), input.batch, input.tokens);
   }
   std::string description() { return engine_->backend().description(); }
-  StepResult step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets);
+  StepResult step(const std::shared_ptr<OptimizerSlot>& slot, const Targets& targets,
+                  const std::optional<StepControl>& control);
+  std::vector<StateEntry> describeOptimizerState(const std::shared_ptr<OptimizerSlot>& slot);
+  std::vector<double> readOptimizerState(const std::shared_ptr<OptimizerSlot>& slot);
+  void writeOptimizerState(const std::shared_ptr<OptimizerSlot>& slot,
+                           const std::vector<double>& values);
 
  private:
   void freeAbandoned();
+  Optimizer& optimizerOf(const std::shared_ptr<OptimizerSlot>& slot);
 
   // Destroyed in reverse: the arrays of the optimizers before the backend that made them.
   std::unique_ptr<Engine> engine_;

@@ -208,4 +208,15 @@ OptimizerFactory readOptimizer(const PropertyReader& spec, const Graph& graph,
   };
 }
 
+StepControl readStepControl(const Napi::Value& value) {
+  const PropertyReader spec(value, "control");
+  StepControl control;
+  if (spec.has("learningRate")) control.learningRate = spec.number("learningRate");
+  if (spec.has("maxGradNorm")) control.maxGradientNorm = spec.number("maxGradNorm");
+  control.weight = spec.number("weight", 1);
+  control.begin = spec.boolean("begin", true);
+  control.apply = spec.boolean("apply", true);
+  return control;
+}
+
 }  // namespace loko::addon

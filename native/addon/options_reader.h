@@ -16,4 +16,7 @@ Adapter readAdapter(const PropertyReader& spec, const Graph& graph);
 OptimizerFactory readOptimizer(const PropertyReader& spec, const Graph& graph,
                                const Adapter& adapter);
 
+/// NativeStepControl of lib/native/addon.ts.
+StepControl readStepControl(const Napi::Value& value);
+
 }  // namespace loko::addon

@@ -23,6 +23,8 @@ namespace {
 template <class Element>
 constexpr napi_typedarray_type kArrayType = napi_float32_array;
 template <>
+constexpr napi_typedarray_type kArrayType<double> = napi_float64_array;
+template <>
 constexpr napi_typedarray_type kArrayType<std::int32_t> = napi_int32_array;
 template <>
 constexpr napi_typedarray_type kArrayType<std::uint8_t> = napi_uint8_array;
@@ -77,7 +79,11 @@ Napi::Function Session::define(Napi::Env env) {
        InstanceMethod<&Session::readParameters>("readParameters"),
        InstanceMethod<&Session::writeParameters>("writeParameters"),
        InstanceMethod<&Session::createOptimizer>("createOptimizer"),
-       InstanceMethod<&Session::step>("step"), InstanceMethod<&Session::dispose>("dispose"),
+       InstanceMethod<&Session::step>("step"),
+       InstanceMethod<&Session::describeOptimizerState>("describeOptimizerState"),
+       InstanceMethod<&Session::readOptimizerState>("readOptimizerState"),
+       InstanceMethod<&Session::writeOptimizerState>("writeOptimizerState"),
+       InstanceMethod<&Session::dispose>("dispose"),
        InstanceMethod<&Session::description>("description")});
 }
 
@@ -125,6 +131,14 @@ std::unique_ptr<Job> Session::newJob(const Napi::CallbackInfo& info) {
 
 void Session::requireReady() const {
   if (!loaded_) failInterface("a session that was loaded");
+}
+
+std::shared_ptr<OptimizerSlot> Session::slotOf(const Napi::Value& handle) const {
+  auto slot = OptimizerHandle::slotOf(handle, thread_);
+  if (slot->generation == generation_) return slot;
+  throw Error(ErrorCode::kOption,
+              "The optimizer was made for an adapter that the model no longer has; create a new "
+              "optimizer");
 }
 
 template <class Element>
@@ -292,26 +306,64 @@ Napi::Value Session::step(const Napi::CallbackInfo& info) {
   return enter(info, [&]() -> Napi::Value {
     requireReady();
     auto job = newJob(info);
-    const auto slot = OptimizerHandle::slotOf(info[0], thread_);
-    if (slot->generation != generation_) {
-      throw Error(ErrorCode::kOption,
-                  "The optimizer was made for an adapter that the model no longer has; create a "
-                  "new optimizer");
-    }
+    const auto slot = slotOf(info[0]);
     InputBatch input = inputOf(info[1]);
     const int outputs = graph_.outputs();
     float* logits = outputOf(*job, info[3], std::int64_t{input.batch} * outputs);
     const auto result = std::make_shared<StepResult>();
     Targets targets = targetsOf(info[2], input.batch, outputs);
-    job->run = [slot, input = std::move(input), targets = std::move(targets), logits,
+    const std::optional<StepControl> control =
+        info[4].IsUndefined() ? std::nullopt : std::make_optional(readStepControl(info[4]));
+    job->run = [slot, input = std::move(input), targets = std::move(targets), control, logits,
                 result](ModelState& state) {
       state.setBatch(input);
-      *result = state.step(slot, targets);
+      *result = state.step(slot, targets, control);
       toFloat(result->logits, logits);
     };
     job->resolve = [result, kalman = slot->kalman](Napi::Env env) -> Napi::Value {
       return toObject(env, *result, kalman);
     };
+    return thread_->start(std::move(job));
+  });
+}
+
+Napi::Value Session::describeOptimizerState(const Napi::CallbackInfo& info) {
+  return enter(info, [&]() -> Napi::Value {
+    requireReady();
+    auto job = newJob(info);
+    const auto entries = std::make_shared<std::vector<StateEntry>>();
+    job->run = [slot = slotOf(info[0]), entries](ModelState& state) {
+      *entries = state.describeOptimizerState(slot);
+    };
+    job->resolve = [entries](Napi::Env env) -> Napi::Value { return toArray(env, *entries); };
+    return thread_->start(std::move(job));
+  });
+}
+
+Napi::Value Session::readOptimizerState(const Napi::CallbackInfo& info) {
+  return enter(info, [&]() -> Napi::Value {
+    requireReady();
+    auto job = newJob(info);
+    const auto size =
+        static_cast<std::int64_t>(typedArray<double>(info[1], "an output").ElementLength());
+    double* target = outputOf<double>(*job, info[1], size);
+    job->run = [slot = slotOf(info[0]), target, size](ModelState& state) {
+      const std::vector<double> values = state.readOptimizerState(slot);
+      LOKO_CHECK(static_cast<std::int64_t>(values.size()) == size, "a state of another size");
+      std::copy(values.begin(), values.end(), target);
+    };
+    return thread_->start(std::move(job));
+  });
+}
+
+Napi::Value Session::writeOptimizerState(const Napi::CallbackInfo& info) {
+  return enter(info, [&]() -> Napi::Value {
+    requireReady();
+    auto job = newJob(info);
+    const auto source = typedArray<double>(info[1], "a state");
+    job->run = [slot = slotOf(info[0]), values = std::vector<double>(
+                                            source.Data(), source.Data() + source.ElementLength())](
+                   ModelState& state) { state.writeOptimizerState(slot, values); };
     return thread_->start(std::move(job));
   });
 }

@@ -36,6 +36,9 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value writeParameters(const Napi::CallbackInfo& info);
   Napi::Value createOptimizer(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value describeOptimizerState(const Napi::CallbackInfo& info);
+  Napi::Value readOptimizerState(const Napi::CallbackInfo& info);
+  Napi::Value writeOptimizerState(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   Napi::Value description(const Napi::CallbackInfo& info);
 
@@ -44,6 +47,8 @@ class Session : public Napi::ObjectWrap<Session> {
   /// A job of this session; throws kDisposed or kModelBusy when it cannot take one.
   std::unique_ptr<Job> newJob(const Napi::CallbackInfo& info);
   void requireReady() const;
+  /// The slot of a handle, made for the adapter that the model has now.
+  std::shared_ptr<OptimizerSlot> slotOf(const Napi::Value& handle) const;
   /// Makes `value` the array that the job fills, and returns its memory.
   template <class Element = float>
   static Element* outputOf(Job& job, const Napi::Value& value, std::int64_t size);

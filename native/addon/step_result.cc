@@ -19,6 +19,8 @@ Napi::Object toObject(Napi::Env env, const StepResult& result, bool kalman) {
                             ? env.Null()
                             : Napi::String::New(env, skipReasonName(result.skipped)));
 
+  if (result.gradientNorm) set(object, "gradientNorm", *result.gradientNorm);
+
   if (!kalman) return object;
   Napi::Object filter = Napi::Object::New(env);
   set(filter, "p0", result.p0);
@@ -33,6 +35,23 @@ Napi::Object toObject(Napi::Env env, const StepResult& result, bool kalman) {
   set(filter, "pMax", result.p.max);
   object.Set("kalman", filter);
   return object;
+}
+
+Napi::Array toArray(Napi::Env env, const std::vector<StateEntry>& entries) {
+  Napi::Array array = Napi::Array::New(env, entries.size());
+  for (std::uint32_t i = 0; i < entries.size(); ++i) {
+    const StateEntry& entry = entries[i];
+    Napi::Object object = Napi::Object::New(env);
+    Napi::Array shape = Napi::Array::New(env, entry.shape.size());
+    for (std::uint32_t d = 0; d < entry.shape.size(); ++d) {
+      shape[d] = Napi::Number::New(env, static_cast<double>(entry.shape[d]));
+    }
+    object.Set("name", entry.name);
+    object.Set("shape", shape);
+    object.Set("size", Napi::Number::New(env, static_cast<double>(entry.size)));
+    array[i] = object;
+  }
+  return array;
 }
 
 }  // namespace loko::addon

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "core/status.h"
 #include "filter/gradient_rules.h"
@@ -49,17 +50,17 @@ GradientOptimizer::GradientOptimizer(Backend& backend, std::int64_t parameters,
     : options_(options) {
   validate(options_);
   const double initial = options_.rule == Rule::kAdaGrad ? options_.initialAccumulator : 0;
-  for (int i = 0; i < stateArrays(update(1)); ++i) {
+  for (int i = 0; i < stateArrays(update(1, options_.learningRate)); ++i) {
     state_.push_back(backend.makeState(parameters, initial));
     statePointers_.push_back(state_.back().get());
   }
 }
 
-GradientUpdate GradientOptimizer::update(std::int64_t step) const {
+GradientUpdate GradientOptimizer::update(std::int64_t step, double learningRate) const {
   GradientUpdate u;
   u.rule = options_.rule;
   u.step = step;
-  u.learningRate = options_.learningRate;
+  u.learningRate = learningRate;
   u.weightDecay = options_.weightDecay;
   u.beta1 = options_.beta1;
   u.beta2 = options_.beta2;
@@ -94,29 +95,101 @@ void GradientOptimizer::lossGradient(const Targets& targets, int batch, int outp
   }
 }
 
+void GradientOptimizer::control(const StepControl& control) {
+  control_ = control;
+}
+
 StepResult GradientOptimizer::step(Objective& objective, const Targets& targets) {
-  const int batch = objective.batch(), outputs = objective.outputs();
-  checkTargets(targets, batch, outputs);
+  const StepControl control = std::exchange(control_, {});
+  if (control.begin) forgetWaiting();
+  checkTargets(targets, objective.batch(), objective.outputs());
   StepResult result;
   result.rows = 1;
+  result.skipped = differentiate(objective, targets, control.weight, result);
+  if (!control.apply) {
+    if (result.skipped != SkipReason::kNone) {
+      waitingReason_ = result.skipped;
+    } else {
+      addWaiting(objective.backend(), objective.parameters());
+    }
+    return result;
+  }
+  if (result.skipped == SkipReason::kNone)
+    result.skipped = finishGradient(objective, control, result);
+  forgetWaiting();
+  if (result.skipped != SkipReason::kNone) {
+    ++skippedSteps_;
+    return result;
+  }
+  const double rate = control.learningRate.value_or(options_.learningRate);
+  objective.backend().gradientUpdate(update(steps_ + 1, rate), statePointers_);
+  ++steps_;
+  return result;
+}
+
+void GradientOptimizer::forgetWaiting() {
+  waiting_.clear();
+  waitingReason_ = SkipReason::kNone;
+}
+
+/// Predicts the batch and leaves its weighted gradient in Jacobian row 0.
+SkipReason GradientOptimizer::differentiate(Objective& objective, const Targets& targets,
+                                            double weight, StepResult& result) {
+  const int batch = objective.batch(), outputs = objective.outputs();
   objective.forward(result.logits);
   if (!allFinite(result.logits)) {
     result.loss = std::nan("");
-    result.skipped = SkipReason::kNonFiniteLogits;
-    ++skippedSteps_;
-    return result;
+    return SkipReason::kNonFiniteLogits;
   }
   reportPrediction(targets, batch, outputs, result);
   lossGradient(targets, batch, outputs, result.logits);
+  for (double& value : cotangents_) value *= weight;
   objective.gradient(cotangents_);
-  if (!objective.backend().gradientIsFinite()) {
-    result.skipped = SkipReason::kNonFiniteGradient;
-    ++skippedSteps_;
-    return result;
+  return objective.backend().gradientIsFinite() ? SkipReason::kNone
+                                                : SkipReason::kNonFiniteGradient;
+}
+
+/// Completes row 0 by what waits for it, and clips it.
+SkipReason GradientOptimizer::finishGradient(Objective& objective, const StepControl& control,
+                                             StepResult& result) {
+  if (waitingReason_ != SkipReason::kNone) return waitingReason_;
+  Backend& backend = objective.backend();
+  const std::int64_t n = objective.parameters();
+  if (!waiting_.empty()) {
+    addWaiting(backend, n);
+    backend.write(Space::kJacobian, 0, waiting_.data(), n);
+    if (!backend.gradientIsFinite()) return SkipReason::kNonFiniteGradient;
   }
-  objective.backend().gradientUpdate(update(steps_ + 1), statePointers_);
-  ++steps_;
-  return result;
+  if (!control.maxGradientNorm) return SkipReason::kNone;
+  gradient_.resize(static_cast<std::size_t>(n));
+  backend.read(Space::kJacobian, 0, gradient_.data(), n);
+  double squares = 0;
+  for (const float value : gradient_) squares += double{value} * double{value};
+  result.gradientNorm = std::sqrt(squares);
+  // The 1e-6 is torch's.
+  const double scale = *control.maxGradientNorm / (*result.gradientNorm + 1e-6);
+  if (scale >= 1) return SkipReason::kNone;
+  for (float& value : gradient_) value *= static_cast<float>(scale);
+  backend.write(Space::kJacobian, 0, gradient_.data(), n);
+  return SkipReason::kNone;
+}
+
+/// Adds row 0 to the gradients that wait, in float32 as torch does.
+void GradientOptimizer::addWaiting(Backend& backend, std::int64_t parameters) {
+  gradient_.resize(static_cast<std::size_t>(parameters));
+  backend.read(Space::kJacobian, 0, gradient_.data(), parameters);
+  if (waiting_.empty()) {
+    waiting_ = gradient_;
+    return;
+  }
+  for (std::size_t i = 0; i < waiting_.size(); ++i) waiting_[i] += gradient_[i];
+}
+
+void GradientOptimizer::visitState(StateVisitor& visitor) {
+  visitor.count("steps", steps_);
+  visitor.count("skipped_steps", skippedSteps_);
+  const std::vector<const char*> names = stateNames(update(1, options_.learningRate));
+  for (std::size_t i = 0; i < state_.size(); ++i) visitor.array(names[i], *state_[i]);
 }
 
 }  // namespace loko

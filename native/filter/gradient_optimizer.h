@@ -42,6 +42,9 @@ class GradientOptimizer : public Optimizer {
 
   /// Labels: mean cross entropy of the batch. Values: mean squared error over all elements.
   StepResult step(Objective& objective, const Targets& targets) override;
+  void control(const StepControl& control) override;
+  /// Gradients that wait for the rest of their step are no part of the state.
+  void visitState(StateVisitor& visitor) override;
 
   const GradientOptions& options() const { return options_; }
   std::int64_t steps() const { return steps_; }
@@ -50,7 +53,12 @@ class GradientOptimizer : public Optimizer {
   const std::vector<std::unique_ptr<StateArray>>& state() const { return state_; }
 
  private:
-  GradientUpdate update(std::int64_t step) const;
+  GradientUpdate update(std::int64_t step, double learningRate) const;
+  SkipReason differentiate(Objective& objective, const Targets& targets, double weight,
+                           StepResult& result);
+  SkipReason finishGradient(Objective& objective, const StepControl& control, StepResult& result);
+  void forgetWaiting();
+  void addWaiting(Backend& backend, std::int64_t parameters);
   void lossGradient(const Targets& targets, int batch, int outputs,
                     const std::vector<double>& logits);
 
@@ -59,6 +67,11 @@ class GradientOptimizer : public Optimizer {
   std::int64_t skippedSteps_ = 0;
   std::vector<std::unique_ptr<StateArray>> state_;
   std::vector<StateArray*> statePointers_;
+  StepControl control_;         // of the next step
+  std::vector<float> waiting_;  // sum of the gradients that were not applied yet, or empty
+  SkipReason waitingReason_ =
+      SkipReason::kNone;            // why the step that they belong to will be skipped
+  std::vector<float> gradient_;     // scratch
   std::vector<double> cotangents_;  // [B, m]
 };
 

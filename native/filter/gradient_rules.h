@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "core/backend.h"
 
@@ -28,6 +29,30 @@ inline int stateArrays(const GradientUpdate& update) {
       return update.amsgrad ? 3 : 2;
   }
   return 0;
+}
+
+/// Their names in torch.optim, in the same order.
+inline std::vector<const char*> stateNames(const GradientUpdate& update) {
+  std::vector<const char*> names;
+  switch (update.rule) {
+    case GradientUpdate::Rule::kSgd:
+      if (update.momentum != 0) names = {"momentum_buffer"};
+      break;
+    case GradientUpdate::Rule::kAdaGrad:
+      names = {"sum"};
+      break;
+    case GradientUpdate::Rule::kRmsProp:
+      names = {"square_avg"};
+      if (update.centered) names.push_back("grad_avg");
+      if (update.momentum > 0) names.push_back("momentum_buffer");
+      break;
+    case GradientUpdate::Rule::kAdam:
+    case GradientUpdate::Rule::kAdamW:
+      names = {"exp_avg", "exp_avg_sq"};
+      if (update.amsgrad) names.push_back("max_exp_avg_sq");
+      break;
+  }
+  return names;
 }
 
 namespace gradient_rules {

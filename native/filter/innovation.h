@@ -45,6 +45,8 @@ class ObservationNoise {
   int outputs() const { return outputs_; }
   double trace() const { return traceOf(values_); }
   double proposalTrace() const { return traceOf(proposal_); }
+  /// The stored triangle, for a state that is saved and restored.
+  std::vector<double>& values() { return values_; }
   /// [m, m], both triangles.
   std::vector<double> matrix() const;
 

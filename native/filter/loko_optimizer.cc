@@ -268,6 +268,28 @@ StepResult LokoOptimizer::step(Objective& objective, const Targets& targets) {
   return result;
 }
 
+void LokoOptimizer::control(const StepControl&) {
+  throw Error(ErrorCode::kUnsupported,
+              "LoKO has no learning rate and no gradient; schedules, clipping and accumulation are "
+              "for first-order optimizers.");
+}
+
+void LokoOptimizer::visitState(StateVisitor& visitor) {
+  visitor.count("steps", state_.steps);
+  visitor.count("skipped_steps", state_.skippedSteps);
+  visitor.count("jittered_steps", state_.jitteredSteps);
+  visitor.count("floored", state_.floored);
+  visitor.flag("started", state_.started);
+  visitor.number("p0", state_.p0);
+  visitor.number("p0_smallest", state_.p0Smallest);
+  visitor.number("largest", state_.largest);
+  visitor.number("p_mean", state_.summary.mean);
+  visitor.number("p_min", state_.summary.min);
+  visitor.number("p_max", state_.summary.max);
+  if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
+  visitor.array("p", *state_.p);
+}
+
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
   observe(result.logits, targets, innovation_);
   if (options_.observation == Observation::kLogits) {

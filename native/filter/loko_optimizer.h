@@ -40,6 +40,8 @@ class LokoOptimizer : public Optimizer {
 
   /// Throws kUnsupported for batches: feed samples one by one.
   StepResult step(Objective& objective, const Targets& targets) override;
+  void control(const StepControl& control) override;
+  void visitState(StateVisitor& visitor) override;
 
   const LokoOptions& options() const { return options_; }
   const LokoState& state() const { return state_; }

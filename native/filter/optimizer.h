@@ -3,6 +3,7 @@
 // What all optimizers share: the targets of a batch, the report of one step, the interface.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/objective.h"
@@ -48,6 +49,8 @@ struct StepResult {
 
   SkipReason skipped = SkipReason::kNone;
   int rows = 0;  // k: cotangent rows propagated (baselines: 1)
+  /// Baselines, where StepControl::maxGradientNorm is given: the norm before it was clipped.
+  std::optional<double> gradientNorm;
 
   // LoKO only.
   double p0 = 0;             // initial covariance; 0 until the automatic rule has chosen it
@@ -60,6 +63,31 @@ struct StepResult {
   CovarianceSummary p;
 };
 
+/// How the next step differs from a plain one. Only optimizers with a learning rate have one.
+struct StepControl {
+  std::optional<double> learningRate;  // instead of that of the options
+  /// The gradient is scaled to this Euclidean norm where it is longer (torch's clip_grad_norm_).
+  std::optional<double> maxGradientNorm;
+  /// Share of this batch in the loss of the step: B / (samples of all batches of the step).
+  double weight = 1;
+  /// True: what waits from a step that was never finished is dropped.
+  bool begin = true;
+  /// False: the gradient is kept and added to that of the next batch, and nothing is updated.
+  bool apply = true;
+};
+
+/// Takes every number that a step depends on besides theta, the options and the batch, in a fixed
+/// order. An optimizer lists them once, for reading and for writing (filter/optimizer_state.h).
+class StateVisitor {
+ public:
+  virtual ~StateVisitor() = default;
+  virtual void number(const char* name, double& value) = 0;
+  virtual void count(const char* name, std::int64_t& value) = 0;
+  virtual void flag(const char* name, bool& value) = 0;
+  virtual void matrix(const char* name, std::vector<double>& values, int rows) = 0;
+  virtual void array(const char* name, StateArray& values) = 0;
+};
+
 /// One optimizer drives one objective; it owns its state, and is used from one thread.
 class Optimizer {
  public:
@@ -68,6 +96,11 @@ class Optimizer {
   /// Predicts, then learns from the objective's current batch once. Throws Error for targets that
   /// do not fit (nothing is changed then); numbers that go wrong make a skipped step instead.
   virtual StepResult step(Objective& objective, const Targets& targets) = 0;
+
+  /// For the next step only. Throws kUnsupported where there is no learning rate.
+  virtual void control(const StepControl& control) = 0;
+
+  virtual void visitState(StateVisitor& visitor) = 0;
 };
 
 }  // namespace loko

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { duration, logProgress, renderProgress } from "../../../lib/cli/progress.js";
+import { duration, logProgress, renderProgress } from "../../../lib/report/progress.js";
 
 const STATE = {
   label: "epoch 1/3",

@@ -1,5 +1,5 @@
 import { SingleBar } from "cli-progress";
-import { count } from "./output.js";
+import { count } from "./format.js";
 
 /** Where a run stands. */
 export interface ProgressState {
@@ -11,6 +11,8 @@ export interface ProgressState {
   readonly loss?: number;
   /** In [0, 1]. */
   readonly accuracy?: number;
+  /** Steps that were done before the clock began. Default 0. */
+  readonly begunAt?: number;
 }
 
 /** Widest bar; a longer one tells no more. */
@@ -35,13 +37,13 @@ export function logProgress(state: ProgressState): string {
 }
 
 /** Fixed widths, so that nothing jumps. */
-function figuresOf({ done, total, seconds, loss, accuracy }: ProgressState): string[] {
-  const rate = done / Math.max(seconds, 1e-9);
+function figuresOf({ done, total, seconds, loss, accuracy, begunAt = 0 }: ProgressState): string[] {
+  const rate = (done - begunAt) / Math.max(seconds, 1e-9);
   const figures: string[] = [];
   if (loss !== undefined) figures.push(`loss ${loss.toFixed(3)}`);
   if (accuracy !== undefined) figures.push(`acc ${(100 * accuracy).toFixed(1).padStart(5)} %`);
   figures.push(`${rate < 10 ? rate.toFixed(1) : rate.toFixed(0)} it/s`);
-  figures.push(`ETA ${done === 0 ? "?" : duration(Math.max(0, total - done) / rate)}`);
+  figures.push(`ETA ${done === begunAt ? "?" : duration(Math.max(0, total - done) / rate)}`);
   return figures;
 }
 
@@ -60,12 +62,19 @@ export interface Progress extends Disposable {
   note(line: string): void;
 }
 
-/** @param quiet - print nothing where there is no terminal. */
-export function startProgress(total: number, { quiet }: { quiet: boolean }): Progress {
+/**
+ * @param quiet - print nothing where there is no terminal.
+ * @param begunAt - steps that were done before.
+ */
+export function startProgress(
+  total: number,
+  { quiet, begunAt = 0 }: { quiet: boolean; begunAt?: number },
+): Progress {
   const started = performance.now();
   const complete = (state: Omit<ProgressState, "total" | "seconds">): ProgressState => ({
     ...state,
     total,
+    begunAt,
     seconds: (performance.now() - started) / 1000,
   });
   return process.stderr.isTTY ? barProgress(total, complete) : lineProgress(total, complete, quiet);

@@ -1,0 +1,133 @@
+// What the steps of a training came to: since the last log entry, and since its beginning.
+
+import type { BatchResult, LogEntry } from "./trainer-events.js";
+
+/** Sums that a checkpoint keeps, so that a resumed run logs what an uninterrupted one does. */
+export interface RunningTotals {
+  /** Steps with a finite loss, and the sum of their losses. */
+  lossSteps: number;
+  lossSum: number;
+  samples: number;
+  correct: number;
+  rows: number;
+  passes: number;
+  skipped: number;
+}
+
+const ZERO: RunningTotals = {
+  lossSteps: 0,
+  lossSum: 0,
+  samples: 0,
+  correct: 0,
+  rows: 0,
+  passes: 0,
+  skipped: 0,
+};
+
+/** A step as the log sees it. */
+interface LoggedStep {
+  readonly results: readonly BatchResult[];
+  readonly learningRate: number | undefined;
+}
+
+/** Everything of {@link History} that a checkpoint keeps. */
+export interface HistoryState {
+  readonly window: RunningTotals;
+  readonly total: RunningTotals;
+  readonly log: readonly LogEntry[];
+}
+
+/** Gathers steps into log entries. */
+export class History {
+  readonly log: LogEntry[] = [];
+  #window: RunningTotals = { ...ZERO };
+  #total: RunningTotals = { ...ZERO };
+  #last: LoggedStep | undefined;
+
+  static from({ window, total, log }: HistoryState): History {
+    const history = new History();
+    history.#window = { ...window };
+    history.#total = { ...total };
+    history.log.push(...log);
+    return history;
+  }
+
+  get state(): HistoryState {
+    return { window: this.#window, total: this.#total, log: this.log };
+  }
+
+  get samples(): number {
+    return this.#total.samples;
+  }
+
+  /** NaN before the first sample. */
+  get onlineAccuracy(): number {
+    return this.#total.correct / this.#total.samples;
+  }
+
+  /** Mean over all steps; NaN before the first. */
+  get meanLoss(): number {
+    return this.#total.lossSum / this.#total.lossSteps;
+  }
+
+  /** Whether there are steps that no entry tells of. */
+  get isPending(): boolean {
+    return this.#last !== undefined;
+  }
+
+  add(step: LoggedStep): void {
+    const samples = sum(step.results, ({ predictions }) => predictions.length);
+    const loss = sum(step.results, (result) => result.loss * result.predictions.length) / samples;
+    const skipped = step.results.some((result) => result.skipped !== null) ? 1 : 0;
+    for (const totals of [this.#window, this.#total]) {
+      if (Number.isFinite(loss)) {
+        totals.lossSteps++;
+        totals.lossSum += loss;
+      }
+      totals.samples += samples;
+      totals.correct += sum(step.results, ({ correct }) => correct);
+      totals.rows += sum(step.results, ({ rows }) => rows);
+      totals.passes += step.results.length;
+      totals.skipped += skipped;
+    }
+    this.#last = step;
+  }
+
+  /** The entry of the steps since the last one; only what is finite. */
+  take(): Record<string, number> {
+    const { lossSum, lossSteps, samples, correct, rows, passes, skipped } = this.#window;
+    const { results, learningRate } = this.#last!;
+    const { gradientNorm, kalman } = results.at(-1)!;
+    const entry = finiteOnly({
+      loss: lossSum / lossSteps,
+      grad_norm: gradientNorm,
+      learning_rate: learningRate,
+      window_accuracy: correct / samples,
+      online_accuracy: this.onlineAccuracy,
+      ...(kalman && {
+        rows: rows / passes,
+        p_mean: kalman.pMean,
+        p_min: kalman.pMin,
+        p_max: kalman.pMax,
+        trace_r: kalman.traceR,
+        nis: kalman.nis,
+      }),
+      skipped: skipped === 0 ? undefined : skipped,
+    });
+    this.#window = { ...ZERO };
+    this.#last = undefined;
+    return entry;
+  }
+}
+
+function sum<T>(items: readonly T[], value: (item: T) => number): number {
+  return items.reduce((total, item) => total + value(item), 0);
+}
+
+/** Without what is absent or not finite. */
+export function finiteOnly(
+  values: Readonly<Record<string, number | undefined>>,
+): Record<string, number> {
+  const kept = Object.entries(values).filter(([, value]) => Number.isFinite(value));
+  return Object.fromEntries(kept) as Record<string, number>;
+}

@@ -1,0 +1,79 @@
+import type { Evaluation } from "../metrics/accumulator.js";
+import type { StepResult, Targets } from "../optim/optimizer.js";
+
+/** One entry of the log, with the keys of the Hugging Face Trainer: `loss`, `learning_rate`, `eval_loss`. */
+export type LogEntry = Readonly<Record<string, number>>;
+
+/** Where a training stands. */
+export interface TrainerProgress {
+  /** Steps done. */
+  readonly globalStep: number;
+  /** Steps of the whole training. */
+  readonly maxSteps: number;
+  /** Passes done, with a fraction where the length of the dataset is known. */
+  readonly epoch: number;
+}
+
+/** What a {@link Trainer} tells while it runs; `type` tells them apart. */
+export type TrainerEvent = TrainerProgress &
+  (
+    | {
+        readonly type: "trainBegin";
+        /** Path of the checkpoint that the training goes on from. */
+        readonly resumedFrom?: string;
+      }
+    | { readonly type: "epochBegin" }
+    | {
+        readonly type: "step";
+        /** One result for each forward pass of the step: more than one where gradients accumulate. */
+        readonly results: readonly BatchResult[];
+        /** Samples learned from so far. */
+        readonly samples: number;
+        /** Share of all samples so far that were predicted correctly before the model learned from them. */
+        readonly onlineAccuracy: number;
+        /** Absent for LoKO. */
+        readonly learningRate?: number;
+      }
+    | { readonly type: "log"; readonly logs: LogEntry }
+    | { readonly type: "evaluate"; readonly metrics: Evaluation; readonly logs: LogEntry }
+    | { readonly type: "save"; readonly checkpoint: string }
+    | { readonly type: "epochEnd" }
+    | { readonly type: "trainEnd"; readonly output: TrainOutput }
+  );
+
+/** What one forward pass saw, and the labels that it learned from. */
+export interface BatchResult extends StepResult {
+  readonly labels: Targets;
+}
+
+/** What a training came to. */
+export interface TrainOutput {
+  readonly globalStep: number;
+  /** Mean loss of all steps, each measured before the model learned from it. */
+  readonly trainingLoss: number;
+  /** `train_runtime`, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
+  readonly metrics: LogEntry;
+  /** Path of the best checkpoint, where there were evaluations and checkpoints. */
+  readonly bestModelCheckpoint: string | null;
+  /** Whether it ended before its last step: stopped early, or by a callback. */
+  readonly stopped: boolean;
+}
+
+/** Set by a callback to say what happens next; the Trainer clears it again. */
+export interface TrainerControl {
+  /** End the training after this step. */
+  shouldTrainingStop: boolean;
+  /** Begin the next pass over the data. */
+  shouldEpochStop: boolean;
+  shouldLog: boolean;
+  /** Ignored without an `evalDataset`. */
+  shouldEvaluate: boolean;
+  /** Ignored without an `outputDir`. */
+  shouldSave: boolean;
+}
+
+/** Called with every event; the training waits for it, and fails with what it throws. */
+export type TrainerCallback = (
+  event: TrainerEvent,
+  control: TrainerControl,
+) => void | Promise<void>;
