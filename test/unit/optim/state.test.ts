@@ -14,12 +14,12 @@ import { Model, type ModelOptions } from "../../../lib/model.js";
 import { AdaGrad, Adam, AdamW, AMSGrad, RMSProp, SGD } from "../../../lib/optim/gradient.js";
 import { LoKO } from "../../../lib/optim/loko.js";
 import type { Optimizer } from "../../../lib/optim/optimizer.js";
-import { loadAdapted, readVit, type VitFixture, vitFolder } from "../../parity/fixtures.js";
+import { type ImageFixture, loadAdapted, readVit, vitFolder } from "../../parity/fixtures.js";
 import { expectError } from "../model/checkpoints.js";
 import { images, lossGradient } from "./samples.js";
 
 let dir: string;
-let vit: VitFixture;
+let vit: ImageFixture;
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "loko-state-"));
   vit = await readVit("odd");
