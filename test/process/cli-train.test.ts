@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -222,9 +230,11 @@ test("loko train, when its data change underneath, saves what it has learned and
   const run = await loko(
     ["train", "--model", "slow", "--train", "changing.tsv", "--output", "failed", "--epochs", "2"],
     {
-      // The second pass reads the file again.
+      // The second pass reads the file again, and must not find it half-written.
       onProgress: (stderr) => {
-        if (stderr.includes("epoch 1/2")) writeFileSync(rows, "sentence\tlabel\nfine\tperhaps\n");
+        if (!stderr.includes("epoch 1/2")) return;
+        writeFileSync(`${rows}.new`, "sentence\tlabel\nfine\tperhaps\n");
+        renameSync(`${rows}.new`, rows);
       },
     },
   );
