@@ -230,7 +230,7 @@ test("loko train, when its data change underneath, saves what it has learned and
   const run = await loko(
     ["train", "--model", "slow", "--train", "changing.tsv", "--output", "failed", "--epochs", "2"],
     {
-      // The second pass reads the file again, and must not find it half-written.
+      // The second pass reads the file again. Renamed, since a file being written is empty for a moment.
       onProgress: (stderr) => {
         if (!stderr.includes("epoch 1/2")) return;
         writeFileSync(`${rows}.new`, "sentence\tlabel\nfine\tperhaps\n");
