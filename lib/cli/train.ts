@@ -99,7 +99,7 @@ export function define(command: Command): void {
       "constant (default), constant_with_warmup, linear, cosine",
       choice("constant", "constant_with_warmup", "linear", "cosine"),
     )
-    .value("--warmup-steps <n>", "or a share of all steps below 1", number(nonNegativeNumber))
+    .value("--warmup-steps <n>", "or, below 1, their share of all steps", number(nonNegativeNumber))
     .value(
       "--max-grad-norm <number>",
       "clip gradients (default: 0, off)",

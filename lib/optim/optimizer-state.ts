@@ -24,8 +24,14 @@ const FORMAT_VERSION = "1";
  * What must be the same where a state is restored, each a text that can be compared and shown. The scale
  * of an adapted module is no part of the shapes, and changes what its parameters mean.
  */
-function identityOf({ runtime, model, options }: StateHost): Record<string, string> {
-  const { parameters, native } = runtime.layout!;
+function identityOf({ runtime, model, options, name }: StateHost): Record<string, string> {
+  if (runtime.layout === undefined) {
+    throw new LokoError(
+      "ERR_OPTION",
+      `${name}: the optimizer was made for an adapter that the model no longer has; create a new one.`,
+    );
+  }
+  const { parameters, native } = runtime.layout;
   const { kind, ...rest } = options;
   return {
     model_type: model.modelType,

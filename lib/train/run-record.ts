@@ -44,8 +44,12 @@ export function factsOf(run: {
       `${name} ${Object.keys(settings).length > 0 ? JSON.stringify(settings) : ""}`.trim(),
     ],
     optimizer.hasLearningRate ? ["schedule", scheduleOf(options)] : undefined,
-    data.size === undefined ? undefined : ["dataset", `${count(data.size)} examples`],
-    ["steps", `${count(totalSteps)}, batch size ${batchSize}${passes > 1 ? ` × ${passes}` : ""}`],
+    data.size === undefined
+      ? undefined
+      : ["dataset", `${count(data.size)} ${data.itemsAreBatches ? "batches" : "examples"}`],
+    ["steps", count(totalSteps)],
+    data.itemsAreBatches ? undefined : ["batch size", String(batchSize)],
+    passes > 1 ? ["batches of a step", String(passes)] : undefined,
     ["seed", String(options.seed)],
     found && ["resumed from", found.path],
     ["loko", packageVersion()],

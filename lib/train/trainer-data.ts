@@ -40,6 +40,8 @@ export interface TrainingData {
   readonly batchesPerEpoch: number | undefined;
   /** Examples of one pass (batches, where it consists of those). */
   readonly size: number | undefined;
+  /** Whether it consists of batches, on which `batchSize` has no influence. */
+  readonly itemsAreBatches: boolean;
   open(pass: Pick<DataPass, "epoch" | "skip" | "signal">): SampleStream;
 }
 
@@ -70,9 +72,11 @@ export async function openTrainingData(
     );
   }
   if (size === 0) throw new LokoError("ERR_DATA_FORMAT", `Trainer: ${name} is empty.`);
-  const examples = source.itemsAreBatches ? 1 : batchSize;
+  const { itemsAreBatches = false } = source;
+  const examples = itemsAreBatches ? 1 : batchSize;
   return {
     size,
+    itemsAreBatches,
     batchesPerEpoch: size === undefined ? undefined : Math.ceil(size / examples),
     open: (pass) => source.open({ ...pass, batchSize, shuffle, seed }),
   };

@@ -1,6 +1,6 @@
 import { describe, LokoError } from "../errors.js";
 import { ImageProcessor } from "../images/processor.js";
-import type { MetricName } from "../metrics/accumulator.js";
+import { checkMetricsFit, METRICS, type MetricName, type Task } from "../metrics/accumulator.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import {
   checkOptions,
@@ -247,6 +247,7 @@ export function resolveOptions<T>(given: TrainerOptions<T>, optimizer: Optimizer
     callbacks,
   });
   const options = withDefaults(given, optimizer);
+  checkMetrics(options, optimizer);
   if (!optimizer.hasLearningRate) refuseGradients(given);
   refuseContradictions(given, options);
   return options;
@@ -296,6 +297,23 @@ function withDefaults<T>(given: TrainerOptions<T>, optimizer: Optimizer): Resolv
 
 function optionError(message: string): LokoError {
   return new LokoError("ERR_OPTION", `Trainer: ${message}`);
+}
+
+/** An evaluation after hours of training must not be the first to find that a metric does not fit. */
+function checkMetrics(options: ResolvedOptions, { model }: Optimizer): void {
+  const task: Task = model.problemType === "regression" ? "regression" : "classification";
+  const metrics = options.metrics ?? METRICS[task].slice(0, 1);
+  checkMetricsFit(metrics, task);
+  if (metrics.includes("f1") && model.numLabels !== 2) {
+    throw optionError(
+      `the metric "f1" is of two labels, and the model has ${model.numLabels}; use "f1Macro", "f1Micro" or ` +
+        '"f1Weighted".',
+    );
+  }
+  if (["loss", ...metrics].includes(options.metricForBestModel)) return;
+  throw optionError(
+    `metricForBestModel must be "loss" or one of metrics, got ${describe(options.metricForBestModel)}.`,
+  );
 }
 
 function refuseGradients(given: object): void {
@@ -353,11 +371,6 @@ function refuseContradictions<T>(given: TrainerOptions<T>, options: ResolvedOpti
   refuse(
     outputDir === undefined && options.loggingDir === undefined && options.reportTo.length > 0,
     'reportTo "tensorboard" needs an outputDir or a loggingDir.',
-  );
-  const names = options.metrics ?? ["accuracy", "meanSquaredError"];
-  refuse(
-    !["loss", ...names].includes(options.metricForBestModel),
-    `metricForBestModel must be "loss" or one of metrics, got ${describe(given.metricForBestModel)}.`,
   );
   const needsEvaluation = (["loadBestModelAtEnd", "earlyStoppingPatience"] as const).find(
     (name) => given[name] !== undefined && given[name] !== false,

@@ -1,6 +1,5 @@
 // Trains without end and saves after every step, until somebody kills it. Prints the step that it goes on
 // from, and each one that is on the disk.
-import { existsSync, readdirSync } from "node:fs";
 import { AdamW, LoKO, Model, Trainer } from "../../../dist/index.js";
 
 const [, , base, outputDir, kind] = process.argv;
@@ -23,9 +22,15 @@ const trainer = new Trainer(model, kind === "loko" ? new LoKO(model) : new AdamW
   progressBar: false,
   ...(kind === "loko" ? {} : { lrSchedulerType: "constant" }),
 });
-const hasBegun =
-  existsSync(outputDir) && readdirSync(outputDir).some((name) => /^\.{0,2}checkpoint-/.test(name));
-for await (const event of trainer.run(dataset, { resumeFromCheckpoint: hasBegun })) {
-  if (event.type === "trainBegin") console.log(`begun ${event.globalStep}`);
-  if (event.type === "save") console.log(`saved ${event.globalStep}`);
+
+async function run(resumeFromCheckpoint) {
+  for await (const event of trainer.run(dataset, { resumeFromCheckpoint })) {
+    if (event.type === "trainBegin") console.log(`begun ${event.globalStep}`);
+    if (event.type === "save") console.log(`saved ${event.globalStep}`);
+  }
 }
+// Nothing is there for the first life, and for one after a life that ended in its first save.
+await run(true).catch((error) => {
+  if (error.code !== "ERR_FILE_NOT_FOUND") throw error;
+  return run(false);
+});

@@ -154,6 +154,14 @@ describe("loadState refuses, and changes nothing:", () => {
     );
   });
 
+  test("where the adapter that it was made for has been merged", async () => {
+    using merged = await load();
+    const old = new AdamW(merged, { lr: 0.01 });
+    await merged.mergeAdapter();
+    await expectError(() => old.loadState(file), "ERR_OPTION", "no longer has");
+    await expectError(() => old.saveState(join(dir, "merged")), "ERR_OPTION", "no longer has");
+  });
+
   test("a file that is cut short, of no optimizer, of another version, or with bad numbers", async () => {
     const bytes = readFileSync(file);
     const bad = join(dir, "bad");

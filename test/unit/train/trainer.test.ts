@@ -238,6 +238,9 @@ describe("Trainer refuses", () => {
     await refuses({ loadBestModelAtEnd: true }, "loadBestModelAtEnd needs evaluations");
     await refuses({ earlyStoppingThreshold: 1 }, "needs earlyStoppingPatience");
     await refuses({ metricForBestModel: "f1", evalDataset }, "metricForBestModel", '"f1"');
+    await refuses({ metrics: ["f1"] }, '"f1" is of two labels');
+    await refuses({ metrics: ["acuracy"] }, "acuracy", '"accuracy"');
+    await refuses({ metrics: ["meanSquaredError"] }, "does not fit classification");
     const best = { loadBestModelAtEnd: true, evalDataset, outputDir: "x" };
     await refuses(best, "to be the same");
     const steps = { evalStrategy: "steps", evalSteps: 3, saveStrategy: "steps", saveSteps: 4 };
@@ -415,6 +418,14 @@ describe("a training that ends in the middle keeps what it has learned in a chec
       if (event.type === "trainEnd") expect(event.output.stopped).toBe(true);
     }
     expect(readdirSync(folder.path)).toEqual(["checkpoint-3", "checkpoint-4"]);
+  });
+
+  test("but for a model that was disposed of, which has nothing left to save", async () => {
+    using model = await load();
+    const trainer = adamw(model, {
+      callbacks: [({ type }) => void (type === "step" && model.dispose())],
+    });
+    await expectError(() => trainer.train(samplesOf(model, 4)), "ERR_DISPOSED");
   });
 
   test("and says so where that fails as well", async () => {
