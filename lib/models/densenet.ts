@@ -4,10 +4,10 @@
 import { readNumber } from "../io/config.js";
 import { GraphBuilder, type ModelGraph, type Value } from "../nn/graph.js";
 import type { Architecture } from "./architecture.js";
-import { batchCounters, MAX_DEPTH, readSizes } from "./conv-net.js";
+import { MAX_DEPTH, readSizes } from "./conv-net.js";
 import { buildFor, type ImageExtent } from "./image-size.js";
 import { BATCH_NORM_EPS as eps } from "./residual-net.js";
-import { readTimmConfig } from "./timm.js";
+import { defineTimm, readTimmConfig } from "./timm.js";
 
 const HEAD = "classifier";
 /** Arguments that timm's densenet* functions pass on to the net. */
@@ -49,14 +49,7 @@ function architecture(modelType: string, growth: number, blocks: readonly number
           : blocks,
       };
       const graph = buildFor(modelType, imageSize, () => build(sizes, imageSize, numLabels));
-      return {
-        graph,
-        head: HEAD,
-        newModules: config.num_classes === 0 ? [HEAD] : [],
-        prefix: "",
-        carried: batchCounters(graph),
-        isIgnored: () => false,
-      };
+      return defineTimm(config, graph, HEAD);
     },
   };
 }

@@ -4,7 +4,9 @@
 import { describe, LokoError } from "../errors.js";
 import { readNumber, readObject } from "../io/config.js";
 import { type JsonObject, originOf } from "../io/json.js";
-import type { DefineOptions } from "./architecture.js";
+import type { ModelGraph } from "../nn/graph.js";
+import type { DefineOptions, ModelDefinition } from "./architecture.js";
+import { batchCounters } from "./conv-net.js";
 import type { ImageExtent } from "./image-size.js";
 import { labelCount } from "./labels.js";
 
@@ -58,6 +60,18 @@ export function readTimmConfig(
     numLabels: options.numLabels ?? labelCount(config),
     imageSize: options.imageSize ?? inputSize(config),
     args,
+  };
+}
+
+/** The model of a graph; a checkpoint with "num_classes" 0 has no head. */
+export function defineTimm(config: JsonObject, graph: ModelGraph, head: string): ModelDefinition {
+  return {
+    graph,
+    head,
+    newModules: config.num_classes === 0 ? [head] : [],
+    prefix: "",
+    carried: batchCounters(graph),
+    isIgnored: () => false,
   };
 }
 

@@ -3,10 +3,10 @@
 import { describe, LokoError } from "../errors.js";
 import { type JsonObject, originOf } from "../io/json.js";
 import type { Architecture } from "./architecture.js";
-import { batchCounters, MAX_DEPTH, readSizes } from "./conv-net.js";
+import { MAX_DEPTH, readSizes } from "./conv-net.js";
 import { buildFor } from "./image-size.js";
 import { type ResidualConfig, type ResidualNames, residualNet } from "./residual-net.js";
-import { readTimmConfig } from "./timm.js";
+import { defineTimm, readTimmConfig } from "./timm.js";
 
 const HEAD = "fc";
 
@@ -53,14 +53,7 @@ function architecture(
       const graph = buildFor(modelType, imageSize, () =>
         residualNet(sizes, NAMES, imageSize, numLabels),
       );
-      return {
-        graph,
-        head: HEAD,
-        newModules: config.num_classes === 0 ? [HEAD] : [],
-        prefix: "",
-        carried: batchCounters(graph),
-        isIgnored: () => false,
-      };
+      return defineTimm(config, graph, HEAD);
     },
   };
 }

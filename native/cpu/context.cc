@@ -130,7 +130,7 @@ WeightId Context::addMatrix(const float* data, int out, int in) {
   const std::size_t floats = PackedMatrix::floatCount(in, out);
   if (floats >= kArenaFloats) {
     weight.arena = arena_.allocate(floats);
-    weight.matrix = PackedMatrix(in, out, weight.arena);
+    weight.matrix = PackedMatrix::view(in, out, weight.arena);  // zero already
   } else {
     weight.matrix = PackedMatrix(in, out);
   }

@@ -19,6 +19,9 @@ namespace loko::cpu {
 
 namespace {
 
+constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
+constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
+
 // One thread's share: row tiles [tileBegin, tileEnd) x columns [nBegin, nEnd).
 class Share {
  public:

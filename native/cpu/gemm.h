@@ -57,7 +57,7 @@ class PackedMatrix {
   PackedMatrix() = default;
   PackedMatrix(int k, int n);                 // owns its memory
   PackedMatrix(int k, int n, float* memory);  // memory: floatCount(k, n) floats, 64-byte aligned
-  // Memory that holds a packed matrix already.
+  // Memory that holds a packed matrix already; zeros are one.
   static PackedMatrix view(int k, int n, float* packed);
   static std::size_t floatCount(int k, int n);
 

@@ -17,9 +17,7 @@ constexpr int kBlockRows = 168;               // 168 x 768 floats of A: half of 
 constexpr int kAcrossRows = 160;              // the same, in whole panels of 32 rows
 constexpr int kAcrossColumns = 96;            // computed together: 7 tiles of 13 or 14, 3 panels
 constexpr int kPartialFloats = 64 * 1024;     // partial sums of one M x N block, when K is blocked
-constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
 constexpr int kFetchAheadRows = 12;           // below, B streams faster without software prefetch
-constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
 
 constexpr int roundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;

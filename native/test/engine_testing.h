@@ -4,11 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <variant>
 #include <vector>
 
 #include "core/engine.h"
 
 namespace loko {
+
+/// The steps of one kind, in order.
+template <class Operation>
+std::vector<Operation> only(const std::vector<Step>& steps) {
+  std::vector<Operation> found;
+  for (const Step& step : steps) {
+    if (const auto* operation = std::get_if<Operation>(&step)) found.push_back(*operation);
+  }
+  return found;
+}
 
 struct TestBatch {
   std::vector<float> values;

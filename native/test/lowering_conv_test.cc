@@ -4,6 +4,7 @@
 #include "core/status.h"
 #include "doctest/doctest.h"
 #include "ref/ref_backend.h"
+#include "test/engine_testing.h"
 #include "test/tiny_conv.h"
 
 namespace loko {
@@ -18,15 +19,6 @@ Plan lowerTiny(Builder builder, const std::vector<std::string>& targets, bool tr
   WeightTable table(*store, *backend);
   const Adapter adapter = makeAdapter(builder.graph(), targets, 2, {});
   return lower(builder.graph(), adapter, table, {1, 0, false, training, 0});
-}
-
-template <class Operation>
-std::vector<Operation> only(const std::vector<Step>& steps) {
-  std::vector<Operation> found;
-  for (const Step& step : steps) {
-    if (const auto* operation = std::get_if<Operation>(&step)) found.push_back(*operation);
-  }
-  return found;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "core/status.h"
 #include "doctest/doctest.h"
 #include "ref/ref_backend.h"
+#include "test/engine_testing.h"
 #include "test/tiny_vit.h"
 
 namespace loko {
@@ -26,15 +27,6 @@ Lowered lowerTiny(const TinyVit& shape, const std::vector<std::string>& targets,
   WeightTable table(*store, *backend);
   const Adapter adapter = makeAdapter(builder.graph(), targets, 2, trained);
   return {lower(builder.graph(), adapter, table, {1, 0, false, training, 0}), builder.graph()};
-}
-
-template <class Operation>
-std::vector<Operation> only(const std::vector<Step>& steps) {
-  std::vector<Operation> found;
-  for (const Step& step : steps) {
-    if (const auto* operation = std::get_if<Operation>(&step)) found.push_back(*operation);
-  }
-  return found;
 }
 
 }  // namespace

@@ -9,13 +9,8 @@ import { expect, test } from "vitest";
 
 import type { DataFormat } from "../../../lib/data/text.js";
 import { LokoError } from "../../../lib/errors.js";
-import { mutateBytes, Random } from "../io/mutate.js";
+import { mutateBytes, Random, FUZZ_RUNS as RUNS } from "../io/mutate.js";
 import { dataFile, examplesOf, fixture } from "./helpers.js";
-
-const RUNS = {
-  numRuns: Number(process.env.LOKO_FUZZ_ITERATIONS ?? 200),
-  seed: Number(process.env.LOKO_FUZZ_SEED ?? 1),
-};
 
 /** The codes that bytes alone can cause. */
 const CODES = [

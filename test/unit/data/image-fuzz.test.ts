@@ -10,12 +10,7 @@ import { LokoError } from "../../../lib/errors.js";
 import { decodeImage } from "../../../lib/images/decode.js";
 import { readImageFile } from "../images/helpers.js";
 import { temporaryFolder } from "../io/helpers.js";
-import { mutateBytes, Random } from "../io/mutate.js";
-
-const RUNS = {
-  numRuns: Number(process.env.LOKO_FUZZ_ITERATIONS ?? 200),
-  seed: Number(process.env.LOKO_FUZZ_SEED ?? 1),
-};
+import { mutateBytes, Random, FUZZ_RUNS as RUNS } from "../io/mutate.js";
 
 /** The codes that bytes alone can cause. */
 const CODES = [

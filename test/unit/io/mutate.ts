@@ -1,4 +1,10 @@
 /** Seeded random choices (mulberry32): the same seed makes the same case on every machine. */
+/** For fast-check, as the environment says. */
+export const FUZZ_RUNS = {
+  numRuns: Number(process.env.LOKO_FUZZ_ITERATIONS ?? 200),
+  seed: Number(process.env.LOKO_FUZZ_SEED ?? 1),
+};
+
 export class Random {
   #state: number;
 
