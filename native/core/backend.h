@@ -111,6 +111,11 @@ class Backend {
   // ---- execution
   virtual void prepare(const std::vector<Step>& steps, const WorkspaceHint& hint) = 0;
   virtual void run(const Step& step, const Frame& frame) = 0;
+  /// The steps in their order, as run() would: a list that was given to prepare(), which a device may
+  /// record to launch it whole the next time.
+  virtual void runAll(const std::vector<Step>& steps, const Frame& frame) {
+    for (const Step& step : steps) run(step, frame);
+  }
 
   // ---- optimizer state
   virtual std::unique_ptr<StateArray> makeState(std::int64_t size, double value) = 0;

@@ -56,12 +56,13 @@ template <class Math, int kRows>
 __device__ void scores(const ForwardArgs& args, int sample, int head, int first,
                        LeftTile<Math, kRows>& left, RightTile<Math, false>& right, float* out) {
   const Shape& shape = args.shape;
-  const Operand q = args.q.of(sample, head * shape.width), k = args.k.of(sample, head * shape.width);
+  const Operand q = args.q.of(sample, head * shape.width),
+                k = args.k.of(sample, head * shape.width);
   for (int key = 0; key < shape.keys; key += kTileColumns) {
     Tile<Math, kRows> tile;
     tile.clear();
-    addProduct<false, false>(tile, left, right, Cover{q, first, 0, shape.queries},
-                             Cover{k, key, 0, shape.keys}, 0, shape.width, Unscaled{});
+    addProduct(tile, left, right, Fetch<false, kRows>(q, first, 0, shape.queries),
+               Fetch<false, kTileColumns>(k, key, 0, shape.keys), 0, shape.width, Unscaled{});
     tile.store(out, kOutLd);
     __syncthreads();
     for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
@@ -99,7 +100,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
-  __shared__ alignas(32) float out[kRows * kOutLd];
+  alignas(32) __shared__ float out[kRows * kOutLd];
   const Shape& shape = args.shape;
   const int tiles = (shape.queries + kRows - 1) / kRows;
   const int sample = static_cast<int>(blockIdx.x) / tiles, head = blockIdx.y;
@@ -118,8 +119,8 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int column = 0; column < shape.width; column += kTileColumns) {
     Tile<Math, kRows> tile;
     tile.clear();
-    addProduct<false, true>(tile, left, rightAcross, Cover{probs, first, 0, shape.queries},
-                            Cover{v, column, 0, shape.width}, 0, shape.keys, Unscaled{});
+    addProduct(tile, left, rightAcross, Fetch<false, kRows>(probs, first, 0, shape.queries),
+               Fetch<true, kTileColumns>(v, column, 0, shape.width), 0, shape.keys, Unscaled{});
     tile.store(out, kOutLd);
     __syncthreads();
     for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
@@ -152,11 +153,10 @@ __device__ void fillLeft(LeftTile<Math, kRows>& left, bool rowsInnermost, const 
 
 /// 32 rows of a right operand read across.
 template <class Math>
-__device__ void fillRight(RightTile<Math, true>& right, const Operand& operand, int column, int width,
-                          int k, int depth) {
-  Fetch<true, kTileColumns> fetch;
-  fetch.enter(operand, column, 0, width);
-  fetch.load(operand, k, depth);
+__device__ void fillRight(RightTile<Math, true>& right, const Operand& operand, int column,
+                          int width, int k, int depth) {
+  Fetch<true, kTileColumns> fetch(operand, column, 0, width);
+  fetch.load(k, depth);
   fetch.each([&](int c, int row, float value) { right.set(row, c, value); });
 }
 
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
-  __shared__ alignas(32) float out[kRows * kOutLd];
+  alignas(32) __shared__ float out[kRows * kOutLd];
   __shared__ float rowSums[kRows];
   const Shape& shape = args.shape;
   const int tiles = (shape.queries + kRows - 1) / kRows, begin = blockIdx.y * shape.width;
@@ -202,8 +202,8 @@ __global__ void __launch_bounds__(kTileThreads)
     for (int key = 0; key < shape.keys; key += kTileColumns) {
       Tile<Math, kRows> dp;
       dp.clear();
-      addProduct<false, false>(dp, left, rightAlong, Cover{dout, first, 0, shape.queries},
-                               Cover{v, key, 0, shape.keys}, 0, shape.width, Unscaled{});
+      addProduct(dp, left, rightAlong, Fetch<false, kRows>(dout, first, 0, shape.queries),
+                 Fetch<false, kTileColumns>(v, key, 0, shape.keys), 0, shape.width, Unscaled{});
       dp.store(out, kOutLd);
       __syncthreads();
       for (int half = 0; half < kTileColumns; half += kTileDepth) {
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
-  __shared__ alignas(32) float out[kRows * kOutLd];
+  alignas(32) __shared__ float out[kRows * kOutLd];
   const Shape& shape = args.shape;
   const int tiles = (shape.keys + kRows - 1) / kRows, begin = blockIdx.y * shape.width;
   const int segment = static_cast<int>(blockIdx.x) / tiles, sample = segment % shape.samples;
@@ -260,8 +260,9 @@ __global__ void __launch_bounds__(kTileThreads)
       if (args.dk.present()) {
         Tile<Math, kRows> dp;
         dp.clear();
-        addProduct<false, false>(dp, left, rightAlong, Cover{v, first, 0, shape.keys},
-                                 Cover{dout, query, 0, shape.queries}, 0, shape.width, Unscaled{});
+        addProduct(dp, left, rightAlong, Fetch<false, kRows>(v, first, 0, shape.keys),
+                   Fetch<false, kTileColumns>(dout, query, 0, shape.queries), 0, shape.width,
+                   Unscaled{});
         dp.store(out, kOutLd);
         __syncthreads();
       }
@@ -310,8 +311,8 @@ template <class Args>
 using Kernel = void (*)(Args);
 
 template <class Args>
-void launchTiles(const char* name, Kernel<Args> few, Kernel<Args> many, int rows, int count, int heads,
-                 const Args& args, Context& context) {
+void launchTiles(const char* name, Kernel<Args> few, Kernel<Args> many, int rows, int count,
+                 int heads, const Args& args, Context& context) {
   const std::int64_t large = std::int64_t{ceilDiv(rows, kManyRows)} * count * heads;
   const bool fills = large >= context.multiprocessors();
   const int tiles = ceilDiv(rows, fills ? kManyRows : kFewRows);
@@ -343,7 +344,8 @@ void launchBackward(const BackwardArgs& args, int segments, Context& context) {
               context);
   if (!args.dk.present() && !args.dv.present()) return;
   launchTiles("attention dk dv", keyCotangentKernel<Math, kFewRows>,
-              keyCotangentKernel<Math, kManyRows>, shape.keys, segments, shape.heads, args, context);
+              keyCotangentKernel<Math, kManyRows>, shape.keys, segments, shape.heads, args,
+              context);
 }
 
 template <class Operation>
@@ -465,8 +467,8 @@ void run(const AttentionBackward& op, const Frame& frame, Context& context) {
   if (!op.probs.present()) {
     args.probs = workspaceRows(shape, batch, memory + sums);
     const Head again = headOf(args.probs, 4);
-    const ForwardArgs forward{shape, args.q, args.k, args.v, again, Rows{},
-                              context.rows(op.mask, batch)};
+    const ForwardArgs forward{
+        shape, args.q, args.k, args.v, again, Rows{}, context.rows(op.mask, batch)};
     launchForward(forward, context);
   }
   switch (context.precision()) {

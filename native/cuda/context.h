@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -20,8 +19,6 @@
 #include "cuda/product.h"
 
 namespace loko::cuda {
-
-class CublasLt;
 
 class State final : public StateArray {
  public:
@@ -36,11 +33,8 @@ class State final : public StateArray {
 class Context {
  public:
   explicit Context(const CudaOptions& options);
-  ~Context();
-  Context(const Context&) = delete;
-  Context& operator=(const Context&) = delete;
 
-  cudaStream_t stream() const { return stream_; }
+  cudaStream_t stream() const { return stream_.get(); }
   int multiprocessors() const { return multiprocessors_; }
   Precision precision() const { return precision_; }
   int device() const { return device_; }
@@ -73,21 +67,21 @@ class Context {
   Operand matrix(WeightId id, int out, int in) const;
   const float* vector(WeightId id, std::int64_t size) const;
 
-  // ---- workspace, shared by all kernels of the stream
+  // ---- workspace, shared by all kernels of the stream: need*() belong to prepare(), the others to run()
   static constexpr std::int64_t kMaxSplitTiles = 4096;
   static constexpr std::int64_t kPartialFloats = 4 << 20;
+  static constexpr std::int64_t kResultBytes = 64 * 1024;
+  /// Sums of products whose depth is split, and how many shares of each tile have come.
   float* partials() const { return partials_.data(); }
   unsigned* arrivals() const { return arrivals_.data(); }
-  /// need*() belong to prepare(), the others to run().
-  void needFloats(std::int64_t floats);
+  void needFloats(std::int64_t count);
   float* floats(std::int64_t count);
-  void needGram(int rows);
+  /// For Gram matrices and updates of at most that many rows.
+  void needRows(int rows);
+  double* gram(int rows);  // [rows, rows]
   double* gramPartials(std::int64_t count);
-  double* gram() const { return gram_.data(); }
-  void needUpdate(int rows);
-  float* coefficients() const { return coefficients_.data(); }
+  float* coefficients(int rows);  // [rows + 1, rows]
   void* results() const { return results_.data(); }
-  static constexpr std::int64_t kResultBytes = 64 * 1024;
 
   // ---- between host and device; the host's memory is free when these return
   void upload(void* target, const void* source, std::size_t bytes);
@@ -104,10 +98,12 @@ class Context {
   const Weight& weight(WeightId id) const;
   WeightId keep(Weight weight);
   DeviceArray<float>& space(Space space);
+  template <class T>
+  void grow(DeviceArray<T>& array, std::int64_t size, const char* what);
 
   int device_ = 0, multiprocessors_ = 1;
   Precision precision_;
-  cudaStream_t stream_ = nullptr;
+  Stream stream_;
   DeviceArray<float> scratch_, input_, theta_, jacobian_;
   std::int64_t parameters_ = 0, generation_ = 0;
   std::vector<Weight> weights_;
@@ -116,7 +112,8 @@ class Context {
   DeviceArray<unsigned> arrivals_;
   DeviceArray<double> gramPartials_, gram_;
   DeviceArray<char> results_;
-  std::unique_ptr<StagingArray<char>> staging_;
+  StagingArray<char> staging_;
+  std::size_t stagingUsed_ = 0;  // of copies that may still be reading it
 };
 
 /// For operand shapes that do not fit together; only a wrong lowering can cause it.
@@ -136,6 +133,9 @@ void prepare(const AttentionBackward& op, const WorkspaceHint& hint, Context& co
 #define LOKO_RUN(Operation) void run(const Operation& op, const Frame& frame, Context& context);
 LOKO_OPERATIONS(LOKO_RUN)
 #undef LOKO_RUN
+
+/// Doubles that the Gram matrix of so many rows, or of fewer, adds up from.
+std::int64_t gramPartialCount(int rows);
 
 void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context);
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context);

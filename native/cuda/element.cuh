@@ -36,8 +36,8 @@ void forEachElement(const char* kernel, int samples, int rows, int cols, const F
   if (count == 0) return;
   const auto blocks =
       static_cast<unsigned>(std::min(kMostBlocks, ceilDiv<std::int64_t>(count, kThreads)));
-  launch({kernel, dim3(blocks), dim3(kThreads), context.stream()}, elementKernel<Function>, function,
-         Extents{count, rows, cols});
+  launch({kernel, dim3(blocks), dim3(kThreads), context.stream()}, elementKernel<Function>,
+         function, Extents{count, rows, cols});
 }
 
 }  // namespace loko::cuda

@@ -43,52 +43,10 @@ __device__ inline float4 fetchVector(const __nv_bfloat16* p, int valid, bool ali
   return v;
 }
 
+/// Which vectors of a tile a thread moves.
 template <bool kAcross, int kExtent>
-class Fetch {
- public:
-  static constexpr int kVectors = kExtent * kTileDepth / 4 / kTileThreads;
-
-  /// The tile covers [base, base + kExtent) of an operand that exists in [begin, end).
-  __device__ void enter(const Operand& operand, int base, int begin, int end) {
-    base_ = base;
-    begin_ = begin;
-    end_ = end;
-    if (kAcross) return;
-    for (int i = 0; i < kVectors; ++i) {
-      const int index = base + extentOf(i);
-      rows_[i] = index >= begin && index < end ? rowOf(operand, index - begin) : nullptr;
-    }
-  }
-
-  /// Depth [k, k + kTileDepth) of `depth`.
-  __device__ void load(const Operand& operand, int k, int depth) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (kAcross) {
-        const int row = k + depthOf(i), index = base_ + extentOf(i);
-        const char* p = row < depth ? rowOf(operand, row) : nullptr;
-        values_[i] = fetch(operand, p, index - begin_, end_ - index);
-      } else {
-        const int at = k + depthOf(i);
-        values_[i] = fetch(operand, rows_[i], at, depth - at);
-      }
-    }
-  }
-
-  /// Calls set(extent, depth, value) for what this thread holds.
-  template <class Set>
-  __device__ void each(Set set) const {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int e = extentOf(i), k = depthOf(i);
-      set(e, k, values_[i].x);
-      set(e + (kAcross ? 1 : 0), k + (kAcross ? 0 : 1), values_[i].y);
-      set(e + (kAcross ? 2 : 0), k + (kAcross ? 0 : 2), values_[i].z);
-      set(e + (kAcross ? 3 : 0), k + (kAcross ? 0 : 3), values_[i].w);
-    }
-  }
-
- private:
+struct Vectors {
+  static constexpr int kCount = kExtent * kTileDepth / 4 / kTileThreads;
   static constexpr int kPerDepth = kExtent / 4;
 
   __device__ static int extentOf(int i) {
@@ -99,22 +57,79 @@ class Fetch {
     const int thread = threadIdx.x;
     return kAcross ? thread / kPerDepth + i * (kTileThreads / kPerDepth) : thread % 8 * 4;
   }
-  __device__ static const char* rowOf(const Operand& operand, int index) {
-    if (!operand.half) return reinterpret_cast<const char*>(operand.rows[index]);
-    return reinterpret_cast<const char*>(
-        reinterpret_cast<const __nv_bfloat16*>(operand.rows.data) + index * operand.rows.ld);
-  }
-  __device__ static float4 fetch(const Operand& operand, const char* row, int at, int valid) {
-    if (row == nullptr || valid <= 0) return make_float4(0, 0, 0, 0);
-    if (!operand.half) {
-      return fetchVector(reinterpret_cast<const float*>(row) + at, valid, operand.aligned);
+
+  float4 values[kCount];
+
+  /// Calls set(extent, depth, value) for what this thread holds.
+  template <class Set>
+  __device__ void each(Set set) const {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int e = extentOf(i), k = depthOf(i);
+      set(e, k, values[i].x);
+      set(e + (kAcross ? 1 : 0), k + (kAcross ? 0 : 1), values[i].y);
+      set(e + (kAcross ? 2 : 0), k + (kAcross ? 0 : 2), values[i].z);
+      set(e + (kAcross ? 3 : 0), k + (kAcross ? 0 : 3), values[i].w);
     }
-    return fetchVector(reinterpret_cast<const __nv_bfloat16*>(row) + at, valid, operand.aligned);
+  }
+};
+
+__device__ inline float4 fetchFrom(const Operand& operand, const char* row, std::int64_t at,
+                                   int valid) {
+  if (row == nullptr || valid <= 0) return make_float4(0, 0, 0, 0);
+  if (!operand.half) {
+    return fetchVector(reinterpret_cast<const float*>(row) + at, valid, operand.aligned);
+  }
+  return fetchVector(reinterpret_cast<const __nv_bfloat16*>(row) + at, valid, operand.aligned);
+}
+
+__device__ inline const char* rowOf(const Operand& operand, int index) {
+  if (!operand.half) return reinterpret_cast<const char*>(operand.rows[index]);
+  return reinterpret_cast<const char*>(reinterpret_cast<const __nv_bfloat16*>(operand.rows.data) +
+                                       index * operand.rows.ld);
+}
+
+/// Of a matrix, or of the rows of a view.
+template <bool kIsAcross, int kExtent>
+class Fetch {
+ public:
+  static constexpr bool kAcross = kIsAcross;
+  using Parts = Vectors<kAcross, kExtent>;
+
+  /// The tile covers [base, base + kExtent) of an operand that exists in [begin, end).
+  __device__ Fetch(const Operand& operand, int base, int begin, int end)
+      : operand_(operand), base_(base), begin_(begin), end_(end) {
+    for (int i = 0; i < Parts::kCount && !kAcross; ++i) {
+      const int index = base + Parts::extentOf(i);
+      rows_[i] = index >= begin && index < end ? rowOf(operand, index - begin) : nullptr;
+    }
   }
 
+  /// Depth [k, k + kTileDepth) of `depth`.
+  __device__ void load(int k, int depth) {
+#pragma unroll
+    for (int i = 0; i < Parts::kCount; ++i) {
+      const int at = k + Parts::depthOf(i);
+      if (kAcross) {
+        const int index = base_ + Parts::extentOf(i);
+        const char* row = at < depth ? rowOf(operand_, at) : nullptr;
+        parts_.values[i] = fetchFrom(operand_, row, index - begin_, end_ - index);
+      } else {
+        parts_.values[i] = fetchFrom(operand_, rows_[i], at, depth - at);
+      }
+    }
+  }
+
+  template <class Set>
+  __device__ void each(Set set) const {
+    parts_.each(set);
+  }
+
+ private:
+  const Operand& operand_;
   int base_, begin_, end_;
-  const char* rows_[kVectors];
-  float4 values_[kVectors];
+  const char* rows_[Parts::kCount];
+  Parts parts_;
 };
 
 }  // namespace loko::cuda

@@ -20,6 +20,7 @@ constexpr int kThreads = 256;
 constexpr int kFewRows = 8;
 constexpr int kTileRows = 32, kTileColumns = 64;
 constexpr int kMaxSlabs = 256;
+constexpr int kFullGrid = 2048;  // blocks that fill a device
 
 struct Columns {
   const float* jacobian;
@@ -84,7 +85,8 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
     float part[2][2] = {};
     for (int c = 0; c < kTileColumns; ++c) {
       for (int a = 0; a < 2; ++a) {
-        for (int b = 0; b < 2; ++b) part[a][b] = fmaf(left[ty + a][c], right[tx + b][c], part[a][b]);
+        for (int b = 0; b < 2; ++b)
+          part[a][b] = fmaf(left[ty + a][c], right[tx + b][c], part[a][b]);
       }
     }
     for (int a = 0; a < 2; ++a) {
@@ -134,13 +136,18 @@ std::int64_t partialsPerSlab(int rows) {
 /// Enough blocks to fill a device; fewer slabs where there are many pairs.
 int slabsFor(int rows) {
   if (rows <= kFewRows) return kMaxSlabs;
-  return static_cast<int>(std::clamp<std::int64_t>(2048 / pairTiles(rows), 1, kMaxSlabs));
+  return static_cast<int>(std::clamp<std::int64_t>(kFullGrid / pairTiles(rows), 1, kMaxSlabs));
 }
 
 }  // namespace
 
 std::int64_t gramPartialCount(int rows) {
-  return partialsPerSlab(rows) * slabsFor(rows);
+  const std::int64_t few = partialsPerSlab(kFewRows) * kMaxSlabs;
+  if (rows <= kFewRows) return few;
+  // Fewer rows have more slabs.
+  constexpr std::int64_t kTile = std::int64_t{kTileRows} * kTileRows;
+  const std::int64_t most = std::min<std::int64_t>(kFullGrid, pairTiles(rows) * kMaxSlabs);
+  return std::max(few, std::max(most, pairTiles(rows)) * kTile);
 }
 
 void run(const Gram& op, const Frame& frame, Context& context) {
@@ -160,11 +167,11 @@ void run(const Gram& op, const Frame& frame, Context& context) {
   const int rows = frame.gramRows;
   const std::int64_t tiles = ceilDiv<std::int64_t>(op.end - op.begin, kTileColumns);
   columns.slabColumns = ceilDiv<std::int64_t>(tiles, slabsFor(rows)) * kTileColumns;
-  const auto slabs =
-      static_cast<unsigned>(ceilDiv(op.end - op.begin, columns.slabColumns));
+  const auto slabs = static_cast<unsigned>(ceilDiv(op.end - op.begin, columns.slabColumns));
   double* partials = context.gramPartials(partialsPerSlab(rows) * slabs);
   const auto few = [&](void (*kernel)(Columns, int, double*)) {
-    launch({"Gram", dim3(slabs), dim3(kThreads), context.stream()}, kernel, columns, rows, partials);
+    launch({"Gram", dim3(slabs), dim3(kThreads), context.stream()}, kernel, columns, rows,
+           partials);
   };
   if (rows <= 1) {
     few(fewRowsKernel<1>);
@@ -182,7 +189,7 @@ void run(const Gram& op, const Frame& frame, Context& context) {
   const std::int64_t entries = std::int64_t{rows} * rows;
   launch({"Gram, slabs", dim3(static_cast<unsigned>(ceilDiv<std::int64_t>(entries, kThreads))),
           dim3(kThreads), context.stream()},
-         addSlabsKernel, partials, rows, static_cast<int>(slabs), context.gram());
+         addSlabsKernel, partials, rows, static_cast<int>(slabs), context.gram(rows));
 }
 
 }  // namespace loko::cuda

@@ -4,34 +4,11 @@
 #include <algorithm>
 
 #include "cuda/element.cuh"
+#include "cuda/window.cuh"
 
 namespace loko::cuda {
 
 namespace {
-
-/// The input pixel of a tap, or -1 outside the image.
-__device__ int tapPixel(const Window& window, int outputPixel, int tap) {
-  const int y = outputPixel / window.output.width * window.stride.height - window.padding.height +
-                tap / window.kernel.width * window.dilation.height;
-  const int x = outputPixel % window.output.width * window.stride.width - window.padding.width +
-                tap % window.kernel.width * window.dilation.width;
-  const bool inside = y >= 0 && y < window.input.height && x >= 0 && x < window.input.width;
-  return inside ? y * window.input.width + x : -1;
-}
-
-/// The output pixel that has an input pixel as its tap, or -1.
-__device__ int outputOfTap(const Window& window, int inputPixel, int tap) {
-  const int y = inputPixel / window.input.width + window.padding.height -
-                tap / window.kernel.width * window.dilation.height;
-  const int x = inputPixel % window.input.width + window.padding.width -
-                tap % window.kernel.width * window.dilation.width;
-  if (y < 0 || x < 0 || y % window.stride.height != 0 || x % window.stride.width != 0) return -1;
-  const int row = y / window.stride.height, column = x / window.stride.width;
-  const bool inside = row < window.output.height && column < window.output.width;
-  return inside ? row * window.output.width + column : -1;
-}
-
-__device__ int tapsOf(const Window& window) { return window.kernel.height * window.kernel.width; }
 
 __device__ int along(int begin, int kernel, int input, int padding, bool countIncludePad) {
   const int last = countIncludePad ? input + padding : input;
@@ -41,12 +18,11 @@ __device__ int along(int begin, int kernel, int input, int padding, bool countIn
 
 __device__ float divisorOf(const Window& window, bool countIncludePad, int outputPixel) {
   const int y = outputPixel / window.output.width, x = outputPixel % window.output.width;
-  return static_cast<float>(along(y * window.stride.height - window.padding.height,
-                                  window.kernel.height, window.input.height, window.padding.height,
-                                  countIncludePad) *
-                            along(x * window.stride.width - window.padding.width,
-                                  window.kernel.width, window.input.width, window.padding.width,
-                                  countIncludePad));
+  return static_cast<float>(
+      along(y * window.stride.height - window.padding.height, window.kernel.height,
+            window.input.height, window.padding.height, countIncludePad) *
+      along(x * window.stride.width - window.padding.width, window.kernel.width, window.input.width,
+            window.padding.width, countIncludePad));
 }
 
 struct BatchNormElement {

@@ -33,7 +33,9 @@ struct Statistics {
   }
 };
 
-__device__ Statistics noStatistics() { return {0, 0, INFINITY, -INFINITY}; }
+__device__ Statistics noStatistics() {
+  return {0, 0, INFINITY, -INFINITY};
+}
 
 struct UpdateArgs {
   const float* jacobian;
@@ -85,7 +87,8 @@ __global__ void fewRowsKernel(const UpdateArgs args) {
   __syncthreads();
   Statistics statistics = noStatistics();
   const std::int64_t stride = std::int64_t{gridDim.x} * kThreads;
-  for (std::int64_t c = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; c < args.n; c += stride) {
+  for (std::int64_t c = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; c < args.n;
+       c += stride) {
     float g[kRows];
 #pragma unroll
     for (int i = 0; i < kRows; ++i) g[i] = i < args.rows ? args.jacobian[i * args.n + c] : 0;
@@ -107,13 +110,12 @@ __global__ void fewRowsKernel(const UpdateArgs args) {
   reduceStatistics(statistics, shared, &args.partials[blockIdx.x]);
 }
 
-__global__ void __launch_bounds__(kTileThreads) manyRowsKernel(const UpdateArgs args,
-                                                              const Operand coefficients,
-                                                              const Operand jacobian) {
+__global__ void __launch_bounds__(kTileThreads)
+    manyRowsKernel(const UpdateArgs args, const Operand coefficients, const Operand jacobian) {
   constexpr int kRows = 64, kOutLd = kTileColumns + 4;
   __shared__ LeftTile<Float32, kRows> left;
   __shared__ RightTile<Float32, true> right;
-  __shared__ alignas(32) float out[kRows * kOutLd];
+  alignas(32) __shared__ float out[kRows * kOutLd];
   __shared__ Statistics shared[kTileThreads];
   Statistics statistics = noStatistics();
   const std::int64_t tiles = (args.n + kTileColumns - 1) / kTileColumns;
@@ -126,8 +128,8 @@ __global__ void __launch_bounds__(kTileThreads) manyRowsKernel(const UpdateArgs 
     for (int row = 0; row <= args.rows; row += kRows) {
       Tile<Float32, kRows> product;
       product.clear();
-      addProduct<false, true>(product, left, right, Cover{coefficients, row, 0, args.rows + 1},
-                              Cover{part, 0, 0, columns}, 0, args.rows, Unscaled{});
+      addProduct(product, left, right, Fetch<false, kRows>(coefficients, row, 0, args.rows + 1),
+                 Fetch<true, kTileColumns>(part, 0, 0, columns), 0, args.rows, Unscaled{});
       product.store(out, kOutLd);
       __syncthreads();
       if (static_cast<int>(threadIdx.x) < columns) {
@@ -198,8 +200,8 @@ unsigned launchUpdate(const UpdateArgs& args, Context& context) {
   if (args.rows <= 8) return few(fewRowsKernel<8>);
   if (args.rows <= kFewRows) return few(fewRowsKernel<kFewRows>);
   const unsigned blocks = blocksFor(args.n, kTileColumns);
-  launch({"Kalman update", dim3(blocks), dim3(kTileThreads), context.stream()}, manyRowsKernel, args,
-         matrixOf(args.coefficients, args.rows + 1, args.rows),
+  launch({"Kalman update", dim3(blocks), dim3(kTileThreads), context.stream()}, manyRowsKernel,
+         args, matrixOf(args.coefficients, args.rows + 1, args.rows),
          matrixOf(args.jacobian, args.rows, args.n));
   return blocks;
 }
@@ -239,10 +241,10 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
 
 void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context) {
   if (p.size() == 0) return;
-  launch({"predict covariance", dim3(blocksFor(p.size(), kThreads)), dim3(kThreads),
-          context.stream()},
-         predictKernel, p.values(), p.size(), static_cast<float>(gamma2), static_cast<float>(q),
-         static_cast<float>(pMax));
+  launch(
+      {"predict covariance", dim3(blocksFor(p.size(), kThreads)), dim3(kThreads), context.stream()},
+      predictKernel, p.values(), p.size(), static_cast<float>(gamma2), static_cast<float>(q),
+      static_cast<float>(pMax));
 }
 
 }  // namespace loko::cuda

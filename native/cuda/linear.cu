@@ -24,9 +24,9 @@ Operand weightOf(WeightId frozen, ParameterOffset trained, int out, int in, Cont
 
 Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth) {
   if (product.termCount == kMaxTerms) {
-    throw Error(ErrorCode::kUnsupported,
-                "A linear layer of the CUDA backend takes at most " +
-                    std::to_string(kMaxTerms - 1) + " LoRA factors; use device \"cpu\"");
+    throw Error(ErrorCode::kUnsupported, "A linear layer of the CUDA backend takes at most " +
+                                             std::to_string(kMaxTerms - 1) +
+                                             " LoRA factors; use device \"cpu\"");
   }
   Term& term = product.terms[product.termCount++];
   term.left = left;

@@ -100,8 +100,7 @@ void run(const LoraDown& op, const Frame& frame, Context& context) {
   Queue queue(Orientation::kAlong, Orientation::kAlong, 1, context);
   for (const LoraSite& site : op.sites) {
     checkSites({site}, op.h, rows, site.outEnd);
-    const Rows a =
-        dense(context.parameter(site.a, std::int64_t{site.rank} * in), site.rank, in);
+    const Rows a = dense(context.parameter(site.a, std::int64_t{site.rank} * in), site.rank, in);
     SmallProduct item = product(site.rank, batch * rows, in, a, context.rows(op.x, batch));
     item.epilogue.target = columns(context.rows(op.h, batch), site.hBegin);
     item.epilogue.transposed = true;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Owners of device memory and of page-locked host memory.
+// Owners of device memory, of page-locked host memory, and of a stream.
 //
 // Rule: growing frees what was there, so it belongs to reserve() and prepare(), never to a step, and it
 // invalidates every captured graph (Context::generation).
@@ -63,6 +63,23 @@ class StagingArray {
  private:
   T* data_ = nullptr;
   std::int64_t size_ = 0;
+};
+
+class Stream {
+ public:
+  Stream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
 };
 
 }  // namespace loko::cuda

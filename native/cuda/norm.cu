@@ -71,11 +71,11 @@ void run(const LayerNorm& op, const Frame& frame, Context& context) {
              "a layer norm needs one beta, frozen or trained");
   const float* beta = op.beta != kNoWeight ? context.vector(op.beta, cols)
                                            : context.parameter(op.trainedBeta, cols);
-  launch({"layer norm", dim3(static_cast<unsigned>(batch * rows)), dim3(kThreads),
-          context.stream()},
-         layerNormKernel, context.rows(op.x, batch), context.rows(op.y, batch),
-         context.rows(op.xhat, batch), context.rows(op.rstd, batch),
-         context.vector(op.gamma, cols), beta, cols, op.eps);
+  launch(
+      {"layer norm", dim3(static_cast<unsigned>(batch * rows)), dim3(kThreads), context.stream()},
+      layerNormKernel, context.rows(op.x, batch), context.rows(op.y, batch),
+      context.rows(op.xhat, batch), context.rows(op.rstd, batch), context.vector(op.gamma, cols),
+      beta, cols, op.eps);
 }
 
 void run(const LayerNormBackward& op, const Frame& frame, Context& context) {

@@ -14,6 +14,7 @@
 #include "cuda/block_product.cuh"
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/patches.cuh"
 #include "cuda/product.h"
 #include "cuda/tile.cuh"
 
@@ -22,8 +23,8 @@ namespace loko::cuda {
 namespace {
 
 struct Split {
-  float* partials;      // [tiles, shares, outputs of a tile]
-  unsigned* arrivals;   // [tiles], 0 before and after each launch
+  float* partials;     // [tiles, shares, outputs of a tile]
+  unsigned* arrivals;  // [tiles], 0 before and after each launch
 };
 
 constexpr int kFewRows = 16, kManyRows = 64;
@@ -36,7 +37,9 @@ __device__ bool reaches(const Term& term, int column) {
   return term.begin < column + kTileColumns && term.end > column;
 }
 
-__device__ int stepsOf(const Term& term) { return (term.depth + kTileDepth - 1) / kTileDepth; }
+__device__ int stepsOf(const Term& term) {
+  return (term.depth + kTileDepth - 1) / kTileDepth;
+}
 
 /// What a value of the right operand is multiplied by.
 struct TermScale {
@@ -46,15 +49,64 @@ struct TermScale {
   __device__ float operator()(int c, int k, float value) const {
     const int n = column + c;
     value *= term.scale;
-    if (term.columnScale != nullptr && n >= term.begin && n < term.end) value *= term.columnScale[n];
+    if (term.columnScale != nullptr && n >= term.begin && n < term.end)
+      value *= term.columnScale[n];
     if (term.depthScale != nullptr && k < term.depth) value *= term.depthScale[k];
     return value;
   }
 };
 
-/// The share of blockIdx.z of [kRows, 64] outputs from (row, column) on. The sums end in `out`.
-template <class Math, int kRows, bool kLeftAcross, bool kRightAcross>
-__device__ void sumTile(const Term* terms, int count, int row, int m, int column, float* out) {
+/// Where the operands of a tile's terms come from.
+template <int kRows, bool kLeftAcross, bool kRightAcross>
+struct PlainSource {
+  int row, m, column;
+
+  template <class Add>
+  __device__ void operator()(int, const Term& term, const Add& add) const {
+    add(Fetch<kLeftAcross, kRows>(term.left, row, 0, m),
+        Fetch<kRightAcross, kTileColumns>(term.right, column, term.begin, term.end));
+  }
+};
+
+/// The first term is a convolution (Gather), the others are plain.
+template <int kRows, bool kOfCotangent>
+struct PatchSource {
+  const Patches& patches;
+  int row, m, column;
+
+  template <class Add>
+  __device__ void operator()(int index, const Term& term, const Add& add) const {
+    using Right = Fetch<kOfCotangent, kTileColumns>;
+    if (index > 0) {
+      add(Fetch<false, kRows>(term.left, row, 0, m),
+          Right(term.right, column, term.begin, term.end));
+      return;
+    }
+    const FetchPatches<kRows, kOfCotangent> left(term.left, patches, row, m);
+    if constexpr (kOfCotangent) {
+      add(left, FetchTurnedWeights(term.right, patches, column, term.end));
+    } else {
+      add(left, Right(term.right, column, term.begin, term.end));
+    }
+  }
+};
+
+template <int kRows>
+struct TapSource {
+  const Window& window;
+  int tap, row, m, column;
+
+  template <class Add>
+  __device__ void operator()(int, const Term& term, const Add& add) const {
+    add(Fetch<true, kRows>(term.left, row, 0, m),
+        FetchTap(term.right, window, tap, column, term.end));
+  }
+};
+
+/// The share of blockIdx.z of [kRows, 64] outputs from column `column` on. The sums end in `out`.
+template <class Math, int kRows, bool kRightAcross, class Source>
+__device__ void sumTile(const Term* terms, int count, int column, const Source& source,
+                        float* out) {
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, kRightAcross> right;
   Tile<Math, kRows> tile;
@@ -70,15 +122,13 @@ __device__ void sumTile(const Term* terms, int count, int row, int m, int column
     const int end = min((last - passed) * kTileDepth, term.depth);
     passed += stepsOf(term);
     if (begin >= end) continue;
-    const Cover leftCover{term.left, row, 0, m};
-    const Cover rightCover{term.right, column, term.begin, term.end};
-    if (term.scale == 1 && term.columnScale == nullptr && term.depthScale == nullptr) {
-      addProduct<kLeftAcross, kRightAcross>(tile, left, right, leftCover, rightCover, begin, end,
-                                            Unscaled{});
-    } else {
-      addProduct<kLeftAcross, kRightAcross>(tile, left, right, leftCover, rightCover, begin, end,
-                                            TermScale{term, column});
-    }
+    source(i, term, [&](const auto& fetchLeft, const auto& fetchRight) {
+      if (term.scale == 1 && term.columnScale == nullptr && term.depthScale == nullptr) {
+        addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, Unscaled{});
+      } else {
+        addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, TermScale{term, column});
+      }
+    });
   }
   tile.store(out, kOutLd);
   __syncthreads();
@@ -116,7 +166,8 @@ __device__ void finish(const Epilogue& epilogue, int m, int n, float value) {
   if (epilogue.addend.present()) value += epilogue.addend[m][n];
   if (epilogue.bias != nullptr) value += epilogue.bias[n];
   if (epilogue.residual.present()) value += epilogue.residual[m][n];
-  float* target = epilogue.transposed ? epilogue.target[n] + m : epilogue.target[m] + n;
+  float* target = epilogue.transposed ? epilogue.target[n] + m * epilogue.columnStride
+                                      : epilogue.target[m] + n * epilogue.columnStride;
   const float before = epilogue.accumulate ? *target : 0;
   if (epilogue.ofSum) value += before;
   if (epilogue.derivative.present()) {
@@ -133,62 +184,88 @@ __device__ void finish(const Epilogue& epilogue, int m, int n, float value) {
   *target = value;
 }
 
-template <class Math, int kRows, bool kLeftAcross, bool kRightAcross>
-__device__ void runTile(const Term* terms, int count, int m, int n, const Epilogue& epilogue,
-                        const Split& split, int tileIndex) {
-  __shared__ alignas(32) float out[kRows * kOutLd];
-  const int columnTiles = (n + kTileColumns - 1) / kTileColumns;
-  const int row = static_cast<int>(blockIdx.x) / columnTiles * kRows;
-  const int column = static_cast<int>(blockIdx.x) % columnTiles * kTileColumns;
-  if (row >= m) return;  // a smaller product beside larger ones
+/// Where the block's tile begins.
+struct Corner {
+  int row, column;
+};
 
-  sumTile<Math, kRows, kLeftAcross, kRightAcross>(terms, count, row, m, column, out);
+template <int kRows>
+__device__ Corner cornerOf(int n) {
+  const int columnTiles = (n + kTileColumns - 1) / kTileColumns;
+  return {static_cast<int>(blockIdx.x) / columnTiles * kRows,
+          static_cast<int>(blockIdx.x) % columnTiles * kTileColumns};
+}
+
+template <class Math, int kRows, bool kRightAcross, class Source>
+__device__ void runTile(const Term* terms, int count, int m, int n, const Corner& corner,
+                        const Source& source, const Epilogue& epilogue, const Split& split,
+                        int tileIndex) {
+  alignas(32) __shared__ float out[kRows * kOutLd];
+  sumTile<Math, kRows, kRightAcross>(terms, count, corner.column, source, out);
   if (gridDim.z > 1 && !gatherShares<kRows>(split, tileIndex, out)) return;
   for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
     const int i = epilogue.transposed ? e % kRows : e / kTileColumns;
     const int j = epilogue.transposed ? e / kRows : e % kTileColumns;
-    if (row + i < m && column + j < n) finish(epilogue, row + i, column + j, out[i * kOutLd + j]);
+    const int row = corner.row + i, column = corner.column + j;
+    if (row < m && column < n) finish(epilogue, row, column, out[i * kOutLd + j]);
   }
 }
 
-template <class Math, int kRows, bool kRightAcross>
+template <class Math, int kRows, bool kRightAcross, Gather kGather>
 __global__ void __launch_bounds__(kTileThreads)
     productKernel(const __grid_constant__ Product product, const Split split) {
-  runTile<Math, kRows, false, kRightAcross>(product.terms, product.termCount, product.m, product.n,
-                                            product.epilogue, split, blockIdx.x);
+  const Corner corner = cornerOf<kRows>(product.n);
+  const auto with = [&](const auto& source) {
+    runTile<Math, kRows, kRightAcross>(product.terms, product.termCount, product.m, product.n,
+                                       corner, source, product.epilogue, split,
+                                       static_cast<int>(blockIdx.x));
+  };
+  if constexpr (kGather == Gather::kNone) {
+    with(PlainSource<kRows, false, kRightAcross>{corner.row, product.m, corner.column});
+  } else {
+    with(PatchSource<kRows, kRightAcross>{product.patches, corner.row, product.m, corner.column});
+  }
 }
 
-__device__ void shift(Rows& rows, int sample, std::int64_t step) {
-  rows.data += sample * step;
-}
-
-template <int kRows, bool kLeftAcross, bool kRightAcross>
+template <int kRows, bool kLeftAcross, bool kRightAcross, bool kTap>
 __global__ void __launch_bounds__(kTileThreads)
     smallProductKernel(const __grid_constant__ SmallProducts products, const Split split) {
   const SmallProduct& product = products.items[blockIdx.y % products.count];
+  const Corner corner = cornerOf<kRows>(product.n);
+  if (corner.row >= product.m) return;  // smaller than others beside it
   const int segment = products.firstSegment + static_cast<int>(blockIdx.y) / products.count;
   Term term = product.term;
   Epilogue epilogue = product.epilogue;
-  shift(term.left.rows, segment % product.leftSamples, product.leftStep);
-  shift(term.right.rows, segment % product.rightSamples, product.rightStep);
-  shift(epilogue.target, segment, product.targetStep);
-  runTile<Float32, kRows, kLeftAcross, kRightAcross>(
-      &term, 1, product.m, product.n, epilogue, split, blockIdx.y * gridDim.x + blockIdx.x);
+  term.left.rows.data += segment % product.leftSamples * product.leftStep;
+  term.right.rows.data += segment % product.rightSamples * product.rightStep;
+  epilogue.target.data += segment * product.targetStep;
+  const auto with = [&](const auto& source) {
+    runTile<Float32, kRows, kRightAcross>(&term, 1, product.m, product.n, corner, source, epilogue,
+                                          split,
+                                          static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x));
+  };
+  if constexpr (kTap) {
+    with(TapSource<kRows>{products.window, product.tap, corner.row, product.m, corner.column});
+  } else {
+    with(PlainSource<kRows, kLeftAcross, kRightAcross>{corner.row, product.m, corner.column});
+  }
 }
 
-int stepsOfDepth(int depth) { return ceilDiv(depth, kTileDepth); }
+int stepsOfDepth(int depth) {
+  return ceilDiv(depth, kTileDepth);
+}
 
 /// Shares of the depth that fill the device once.
 int sharesFor(std::int64_t tiles, int steps, int rows, Context& context) {
   if (tiles > Context::kMaxSplitTiles) return 1;
   const std::int64_t wanted = context.multiprocessors() / std::max<std::int64_t>(tiles, 1);
   const std::int64_t possible = std::min(kMaxShares, steps / kLeastSteps);
-  const auto room = static_cast<std::int64_t>(Context::kPartialFloats) /
-                    (tiles * rows * kTileColumns);
+  const auto room =
+      static_cast<std::int64_t>(Context::kPartialFloats) / (tiles * rows * kTileColumns);
   return static_cast<int>(std::max<std::int64_t>(1, std::min({wanted, possible, room})));
 }
 
-template <int kRows, bool kRightAcross>
+template <int kRows, bool kRightAcross, Gather kGather>
 void launchProduct(const Product& product, Context& context) {
   const int tiles = ceilDiv(product.m, kRows) * ceilDiv(product.n, kTileColumns);
   int steps = 0;
@@ -197,16 +274,13 @@ void launchProduct(const Product& product, Context& context) {
   const Split split{context.partials(), context.arrivals()};
   const Launch where{"product", dim3(static_cast<unsigned>(tiles), 1, shares), dim3(kTileThreads),
                      context.stream()};
-  switch (context.precision()) {
+  switch (product.exact ? Precision::kFloat32 : context.precision()) {
     case Precision::kFloat32:
-      launch(where, productKernel<Float32, kRows, kRightAcross>, product, split);
-      return;
+      return launch(where, productKernel<Float32, kRows, kRightAcross, kGather>, product, split);
     case Precision::kTf32:
-      launch(where, productKernel<Tf32, kRows, kRightAcross>, product, split);
-      return;
+      return launch(where, productKernel<Tf32, kRows, kRightAcross, kGather>, product, split);
     case Precision::kBfloat16:
-      launch(where, productKernel<Bfloat16, kRows, kRightAcross>, product, split);
-      return;
+      return launch(where, productKernel<Bfloat16, kRows, kRightAcross, kGather>, product, split);
   }
 }
 
@@ -223,31 +297,38 @@ void launchSmall(const SmallProducts& products, Orientation left, Orientation ri
   const auto shares =
       static_cast<unsigned>(sharesFor(std::int64_t{tiles} * problems, steps, kRows, context));
   const Split split{context.partials(), context.arrivals()};
-  const Launch where{
-      "small product",
-      dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(problems), shares),
-      dim3(kTileThreads), context.stream()};
+  const Launch where{"small product",
+                     dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(problems), shares),
+                     dim3(kTileThreads), context.stream()};
   const bool leftAcross = left == Orientation::kAcross, rightAcross = right == Orientation::kAcross;
   if (leftAcross && rightAcross) {
-    launch(where, smallProductKernel<kRows, true, true>, products, split);
-  } else if (leftAcross) {
-    launch(where, smallProductKernel<kRows, true, false>, products, split);
-  } else {
-    LOKO_CHECK(!rightAcross, "an orientation that no operation uses");
-    launch(where, smallProductKernel<kRows, false, false>, products, split);
+    if (products.items[0].tap >= 0) {
+      return launch(where, smallProductKernel<kRows, true, true, true>, products, split);
+    }
+    return launch(where, smallProductKernel<kRows, true, true, false>, products, split);
   }
+  if (leftAcross) {
+    return launch(where, smallProductKernel<kRows, true, false, false>, products, split);
+  }
+  LOKO_CHECK(!rightAcross, "an orientation that no operation uses");
+  launch(where, smallProductKernel<kRows, false, false, false>, products, split);
 }
 
 }  // namespace
 
 void run(const Product& product, Orientation right, Context& context) {
+  static_assert(sizeof(Product) + sizeof(Split) <= 4096, "parameters of a kernel");
   const bool across = right == Orientation::kAcross;
-  if (product.m <= kFewRows) {
-    across ? launchProduct<kFewRows, true>(product, context)
-           : launchProduct<kFewRows, false>(product, context);
+  if (product.gather == Gather::kPatches) {
+    launchProduct<kManyRows, false, Gather::kPatches>(product, context);
+  } else if (product.gather == Gather::kCotangentPatches) {
+    launchProduct<kManyRows, true, Gather::kCotangentPatches>(product, context);
+  } else if (product.m <= kFewRows) {
+    across ? launchProduct<kFewRows, true, Gather::kNone>(product, context)
+           : launchProduct<kFewRows, false, Gather::kNone>(product, context);
   } else {
-    across ? launchProduct<kManyRows, true>(product, context)
-           : launchProduct<kManyRows, false>(product, context);
+    across ? launchProduct<kManyRows, true, Gather::kNone>(product, context)
+           : launchProduct<kManyRows, false, Gather::kNone>(product, context);
   }
 }
 

@@ -11,11 +11,12 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/op_image.h"
 #include "cuda/rows.cuh"
 
 namespace loko::cuda {
 
-constexpr int kMaxTerms = 33;    // a base product and 32 factors
+constexpr int kMaxTerms = 29;  // a base product and 28 factors; a kernel takes 4 KB of parameters
 constexpr int kMaxSmallProducts = 8;
 
 /// One operand of a term. Its rows are rows or columns of the product, or, when it is read across, the
@@ -39,6 +40,7 @@ struct Term {
 struct Epilogue {
   Rows target;
   bool transposed = false;  // output (m, n) goes to row n, column m
+  int columnStride = 1;     // of the target
   bool accumulate = false;
   bool ofRelu = false, ofSum = false;  // FoldedDerivative
   Activation activation = Activation::kNone;
@@ -47,9 +49,21 @@ struct Epilogue {
   Rows residual, actGrad, derivative;
 };
 
+/// What the left operand of the first term is gathered from: patches of `channels` columns for each tap.
+struct Patches {
+  Window window;
+  int channels = 0;
+  int others = 0;  // channels of the other side, which lie along the weights
+};
+
+enum class Gather : std::uint8_t { kNone, kPatches, kCotangentPatches };
+
 /// [m, n]: right operands are read along or, all of them, across.
 struct Product {
   int m = 0, n = 0, termCount = 0;
+  Gather gather = Gather::kNone;
+  bool exact = false;  // in float32 whatever the precision
+  Patches patches;
   Epilogue epilogue;
   Term terms[kMaxTerms];
 };
@@ -61,11 +75,13 @@ struct SmallProduct {
   Epilogue epilogue;
   std::int64_t leftStep = 0, rightStep = 0, targetStep = 0;
   int leftSamples = 1, rightSamples = 1;  // segment s uses sample s % samples
+  int tap = -1;  // the right operand's rows are the pixels that output pixels have as this tap
 };
 
 struct SmallProducts {
   int count = 0, segments = 1;
   int firstSegment = 0;  // of a launch: a grid has room for 65,535 problems
+  Window window;         // of the items with a tap; all have one or none
   SmallProduct items[kMaxSmallProducts];
 };
 

@@ -60,8 +60,7 @@ template <class Math, bool kAcross>
 struct RightTile {
   static constexpr bool kDepthMajor = kAcross || !Math::kTensor;
   static constexpr int kLd = kDepthMajor ? kTileColumns + 8 : kTileDepth + 8;
-  alignas(32) typename Math::Element
-      values[kDepthMajor ? kTileDepth * kLd : kTileColumns * kLd];
+  alignas(32) typename Math::Element values[kDepthMajor ? kTileDepth * kLd : kTileColumns * kLd];
 
   __device__ void set(int k, int column, float value) {
     values[kDepthMajor ? k * kLd + column : column * kLd + k] = Math::convert(value);

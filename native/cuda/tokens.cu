@@ -43,7 +43,8 @@ struct EmbedElement {
     const auto element = [&](const float* table, const Rows& numbers) {
       return table[static_cast<std::int64_t>(numbers.at(b, 0)[t]) * cols + c];
     };
-    out.at(b, t)[c] = element(words, ids) + element(types, typeIds) + element(positions, positionIds);
+    out.at(b, t)[c] =
+        element(words, ids) + element(types, typeIds) + element(positions, positionIds);
   }
 };
 

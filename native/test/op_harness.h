@@ -17,6 +17,7 @@
 #include "core/op_views.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/isa.h"
+#include "cuda/cuda_backend.h"
 #include "op_allocations.h"
 #include "op_bound.h"
 #include "ref/attention.h"
@@ -35,7 +36,7 @@ struct Candidate {
   std::string name;
   double unitRoundoff;
   int maxThreads;    // counts worth comparing
-  bool mayAllocate;  // inside run()
+  bool mayAllocate;  // on the host, inside run()
   std::function<std::unique_ptr<Backend>(int threads)> make;
 };
 
@@ -47,6 +48,8 @@ inline const std::vector<Candidate>& candidates() {
       list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3, false,
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
     }
+    list.push_back({"cuda float32", std::ldexp(1.0, -24), 1, true,
+                    [](int) { return cuda::makeCudaBackend({}); }});
     return list;
   }();
   return all;
