@@ -27,15 +27,15 @@ inline float tf32Operand(float x) {
 
 }  // namespace loko::emulation
 
+namespace nvcuda {
+namespace wmma {
+
 /// Rounds to 10 bits of mantissa, to nearest, ties away from zero (cvt.rna.tf32.f32).
 inline float __float_to_tf32(float x) {
   const unsigned bits = __float_as_uint(x);
   if ((bits & 0x7f800000u) == 0x7f800000u) return x;
   return __uint_as_float((bits + 0x1000u) & 0xffffe000u);
 }
-
-namespace nvcuda {
-namespace wmma {
 
 struct matrix_a {};
 struct matrix_b {};
