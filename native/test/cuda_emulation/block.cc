@@ -1,5 +1,6 @@
 #include "block.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -10,7 +11,8 @@
 #include <vector>
 
 #include "fiber.h"
-#include "symbol.h"
+#include "shared_memory.h"
+#include "symbols.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -338,12 +340,14 @@ void runGrid(dim3 grid, dim3 block, const std::function<void()>& thread, const S
   Permuter permuter(schedule.seed);
   std::vector<int> order;
   permuter.fill(order, static_cast<int>(count), schedule.blocks);
+  spoilSharedMemory();
   for (const int i : order) {
+    spoilSharedMemoryOf(kernel);
     const dim3 index = blockAt(static_cast<std::uint64_t>(i), grid);
     try {
       state.run(index, block, thread, schedule.threads, permuter);
     } catch (const Fault& fault) {
-      throw Fault("kernel " + symbolName(kernel) + ", block (" + std::to_string(index.x) + ", " +
+      throw Fault("kernel " + functionName(kernel) + ", block (" + std::to_string(index.x) + ", " +
                   std::to_string(index.y) + ", " + std::to_string(index.z) + "): " + fault.what());
     }
   }

@@ -1,6 +1,6 @@
 #include "device.h"
 
-#include "symbol.h"
+#include "symbols.h"
 
 #include <utility>
 
@@ -94,14 +94,17 @@ Counters counters() {
 
 void reset() {
   change([](Device& d) {
+    dropPendingWork(d);
+    if (d.sticky != cudaSuccess) {  // its owners could give nothing back
+      releaseGraphs(d);
+      releaseStreamsAndEvents(d);
+      releaseAllMemory(d);
+    }
     d.model = DeviceModel{};
     d.schedule = Schedule{};
     d.sticky = cudaSuccess;
     d.failAllocationIn = d.failKernelIn = 0;
     d.checkAfterKernels = false;
-    for (CUstream_st* stream : d.streams) stream->pending.clear(), stream->begun = stream->issued;
-    d.legacy.pending.clear();
-    d.legacy.begun = d.legacy.issued;
   });
   lastError = cudaSuccess;
 }
@@ -122,8 +125,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, Work th
         grid.z > 65535)
       return cudaErrorInvalidConfiguration;
     if (config.dynamicSmemBytes != 0)
-      throw Fault("kernel " + std::to_string(d.counters.launches) +
-                  ": dynamic shared memory is not emulated");
+      throw Fault("kernel " + functionName(kernel) + ": dynamic shared memory is not emulated");
     CUstream_st* stream = findStream(d, config.stream);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
     const cudaError_t error =
@@ -134,7 +136,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, Work th
             return;
           }
           runGrid(grid, block, thread, d.schedule, kernel);
-          if (d.checkAfterKernels) checkGuards(d, "kernel " + symbolName(kernel));
+          if (d.checkAfterKernels) checkGuards(d, "kernel " + functionName(kernel));
         });
     if (error == cudaSuccess) ++d.counters.launches;
     return error;

@@ -64,6 +64,8 @@ struct Device {
   CUstream_st legacy;                           // the default stream
   std::set<CUstream_st*> streams;
   std::set<CUevent_st*> events;
+  std::set<CUgraph_st*> graphs;
+  std::set<CUgraphExec_st*> graphExecs;
   std::vector<std::weak_ptr<Capture>> captures;
 };
 Device& device();
@@ -71,10 +73,10 @@ Device& device();
 /// What an API function does to captures of the calling thread.
 enum class InCapture { kAllowed, kForbidden };
 
-/// Runs the body of an API function: under the lock, after the checks that every function makes;
-/// keeps its error for cudaGetLastError.
+/// Runs the body of an API function under the lock, if there is a device that has not failed, and
+/// remembers its error.
 cudaError_t call(InCapture inCapture, const std::function<cudaError_t(Device&)>& body);
-/// The same without a look at the driver, the device and earlier errors.
+/// Keeps an error for cudaGetLastError, and returns it.
 cudaError_t remember(cudaError_t error);
 
 // memory.cc
@@ -82,14 +84,20 @@ cudaError_t remember(cudaError_t error);
 const Allocation* findAllocation(const Device& device, const void* pointer, std::size_t bytes);
 /// Throws Fault if anything was written outside an allocation; repairs the zones.
 void checkGuards(Device& device, const std::string& when);
+void releaseAllMemory(Device& device);
 
 // stream.cc
-/// Maps the handle; null if it is not a stream.
+/// The stream of a handle, null if there is none.
 CUstream_st* findStream(Device& device, cudaStream_t stream);
 /// Adds work to a stream, or a node to its capture.
 cudaError_t submit(Device& device, CUstream_st& stream, Work work);
 void runThrough(Device& device, CUstream_st& stream, std::uint64_t ticket);
 void finishStream(Device& device, CUstream_st& stream);
 void finishAllStreams(Device& device);
+void dropPendingWork(Device& device);
+void releaseStreamsAndEvents(Device& device);
+
+// graph.cc
+void releaseGraphs(Device& device);
 
 }  // namespace loko::emulation

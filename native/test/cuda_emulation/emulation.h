@@ -68,8 +68,9 @@ struct Counters {
 };
 Counters counters();
 
-/// Back to a healthy default device: no error, no planned failure, forward order. Pending work is
-/// dropped; memory, streams, events and graphs stay as they are.
+/// Back to a healthy default device: no error, no planned failure, forward order; pending work is
+/// dropped. Memory, streams, events and graphs stay, unless the device had failed: then all of them
+/// are released, as by cudaDeviceReset.
 void reset();
 
 /// Puts a closure in the place of a kernel: executed in the order of the stream, recorded while the

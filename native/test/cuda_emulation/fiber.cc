@@ -4,27 +4,18 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <memory>
 #include <new>
 
-#if !defined(__x86_64__) || defined(LOKO_EMULATION_UCONTEXT)
-#define LOKO_PORTABLE_SWITCH 1
+#if defined(LOKO_PORTABLE_FIBERS)
 #include <ucontext.h>
-#else
-#define LOKO_PORTABLE_SWITCH 0
 #endif
-
 #if defined(__SANITIZE_ADDRESS__)
-#define LOKO_ASAN 1
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#else
-#define LOKO_ASAN 0
 #endif
 #if defined(__SANITIZE_THREAD__)
-#define LOKO_TSAN 1
 #include <sanitizer/tsan_interface.h>
-#else
-#define LOKO_TSAN 0
 #endif
 
 namespace loko::emulation {
@@ -32,154 +23,121 @@ namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{256} << 10;
 
-#if !LOKO_PORTABLE_SWITCH
-// Saves the callee-saved registers on the running stack and its top in *from, then continues where
-// `to` was saved. (The floating-point control words are never changed here.)
-__attribute__((naked, noinline)) void switchStack(void** /*from: rdi*/, void* /*to: rsi*/) {
-  asm volatile(
-      "pushq %rbp\n\tpushq %rbx\n\tpushq %r12\n\tpushq %r13\n\tpushq %r14\n\tpushq %r15\n\t"
-      "movq %rsp, (%rdi)\n\t"
-      "movq %rsi, %rsp\n\t"
-      "popq %r15\n\tpopq %r14\n\tpopq %r13\n\tpopq %r12\n\tpopq %rbx\n\tpopq %rbp\n\t"
-      "ret");
+std::size_t pageBytes() {
+  return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
-#endif
 
 }  // namespace
 
 struct Fiber::Context {
-  char* mapping = nullptr;
-  std::size_t mapped = 0, page = 0, offset = 0;
-  void (*entry)() = nullptr;
-#if LOKO_PORTABLE_SWITCH
+#if defined(LOKO_PORTABLE_FIBERS)
   ucontext_t inside, outside;
-#else
-  void *inside = nullptr, *outside = nullptr;
 #endif
-#if LOKO_ASAN
+#if defined(__SANITIZE_ADDRESS__)
   void *fakeInside = nullptr, *fakeOutside = nullptr;
   const void* outerStack = nullptr;
   std::size_t outerBytes = 0;
 #endif
-#if LOKO_TSAN
-  void *tsanInside = nullptr, *tsanOutside = nullptr;
+#if defined(__SANITIZE_THREAD__)
+  void *fiberInside = __tsan_create_fiber(0), *fiberOutside = nullptr;
+  ~Context() {
+    __tsan_destroy_fiber(fiberInside);
+  }
 #endif
-
-  char* stack() const {
-    return mapping + page;
-  }
-  // Stacks that all began at the same offset of a page would compete for the same cache sets.
-  char* top() const {
-    return mapping + mapped - offset;
-  }
 };
 
-namespace {
-thread_local Fiber* running = nullptr;
-}  // namespace
-
-Fiber::Fiber() : context_(new Context) {
+// The lowest page is a guard: an overflow stops there.
+Fiber::Fiber() {
   static std::size_t made = 0;
-  Context& c = *context_;
-  c.page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  c.mapped = kStackBytes + c.page;
-  c.offset = (made++ % 61) * 64;
-  void* mapping = mmap(nullptr, c.mapped, PROT_READ | PROT_WRITE,
+  const std::size_t page = pageBytes();
+  void* mapping = mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
-  c.mapping = static_cast<char*>(mapping);
-  mprotect(c.mapping, c.page, PROT_NONE);  // an overflow stops there
-#if LOKO_TSAN
-  c.tsanInside = __tsan_create_fiber(0);
-#endif
+  mapping_ = static_cast<char*>(mapping);
+  mprotect(mapping_, page, PROT_NONE);
+  stack_ = mapping_ + page;
+  // Stacks that all began at the same offset in a page would compete for the same cache sets.
+  top_ = stack_ + kStackBytes - (made++ % 61) * 64;
+  context_ = new Context;
 }
 
 Fiber::~Fiber() {
-#if LOKO_TSAN
-  __tsan_destroy_fiber(context_->tsanInside);
-#endif
-  munmap(context_->mapping, context_->mapped);
   delete context_;
+  munmap(mapping_, pageBytes() + kStackBytes);
 }
 
 void Fiber::start(void (*entry)()) {
-  Context& c = *context_;
-  c.entry = entry;
-#if LOKO_ASAN
-  __asan_unpoison_memory_region(c.stack(), c.mapped - c.page);
-  c.fakeInside = nullptr;
+  entry_ = entry;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(stack_, kStackBytes);
+  context_->fakeInside = nullptr;
 #endif
-#if LOKO_PORTABLE_SWITCH
-  getcontext(&c.inside);
-  c.inside.uc_stack.ss_sp = c.stack();
-  c.inside.uc_stack.ss_size = static_cast<std::size_t>(c.top() - c.stack());
-  c.inside.uc_link = nullptr;
-  makecontext(&c.inside, &Fiber::enter, 0);
+#if defined(LOKO_PORTABLE_FIBERS)
+  ucontext_t& context = context_->inside;
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack_;
+  context.uc_stack.ss_size = static_cast<std::size_t>(top_ - stack_);
+  context.uc_link = nullptr;
+  makecontext(&context, &Fiber::main, 0);
 #else
-  // Six registers, the address that `ret` jumps to, and the return address of enter(): none. Its
+  // What switchStack() pops, then the red zone that it skips, then main()'s return address: none. The
   // stack pointer is then 8 below a multiple of 16, as the calling convention wants it.
-  auto* top =
-      reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(c.top()) & ~std::uintptr_t{15});
-  top[-1] = nullptr;
-  top[-2] = reinterpret_cast<void*>(&Fiber::enter);
-  for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
-  c.inside = top - 8;
+  auto* words = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(top_) - 152);
+  words[0] = reinterpret_cast<void*>(&Fiber::main);
+  words[1] = nullptr;
+  words[18] = nullptr;
+  inside_ = words;
 #endif
 }
 
-void Fiber::resume() {
-  Context& c = *context_;
-  running = this;
-#if LOKO_TSAN
-  c.tsanOutside = __tsan_get_current_fiber();
-  __tsan_switch_to_fiber(c.tsanInside, 0);
-#endif
-#if LOKO_ASAN
-  __sanitizer_start_switch_fiber(&c.fakeOutside, c.stack(), c.mapped - c.page);
-#endif
-#if LOKO_PORTABLE_SWITCH
-  swapcontext(&c.outside, &c.inside);
-#else
-  switchStack(&c.outside, c.inside);
-#endif
-#if LOKO_ASAN
-  __sanitizer_finish_switch_fiber(c.fakeOutside, nullptr, nullptr);
-#endif
-  running = nullptr;
-}
-
-void Fiber::leave(bool forGood) {
-  Context& c = *context_;
-#if LOKO_TSAN
-  __tsan_switch_to_fiber(c.tsanOutside, 0);
-#endif
-#if LOKO_ASAN
-  __sanitizer_start_switch_fiber(forGood ? nullptr : &c.fakeInside, c.outerStack, c.outerBytes);
-#endif
-  (void)forGood;
-#if LOKO_PORTABLE_SWITCH
-  swapcontext(&c.inside, &c.outside);
-#else
-  switchStack(&c.inside, c.outside);
-#endif
-#if LOKO_ASAN
-  __sanitizer_finish_switch_fiber(c.fakeInside, &c.outerStack, &c.outerBytes);
-#endif
-}
-
-void Fiber::enter() {
+void Fiber::main() {
   Fiber* self = running;
-#if LOKO_ASAN
+#if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &self->context_->outerStack,
                                   &self->context_->outerBytes);
 #endif
-  self->context_->entry();
-  self->leave(true);
+  self->entry_();
+  self->leaveStack(true);
   __builtin_trap();  // an ended fiber is never resumed
 }
 
-void Fiber::suspend() {
-  running->leave(false);
+#if defined(LOKO_FIBER_CONTEXT)
+void Fiber::enterStack() {
+#if defined(__SANITIZE_THREAD__)
+  context_->fiberOutside = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(context_->fiberInside, 0);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&context_->fakeOutside, stack_, kStackBytes);
+#endif
+#if defined(LOKO_PORTABLE_FIBERS)
+  swapcontext(&context_->outside, &context_->inside);
+#else
+  switchStack(&outside_, inside_);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(context_->fakeOutside, nullptr, nullptr);
+#endif
 }
+
+void Fiber::leaveStack([[maybe_unused]] bool forGood) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(context_->fiberOutside, 0);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(forGood ? nullptr : &context_->fakeInside, context_->outerStack,
+                                 context_->outerBytes);
+#endif
+#if defined(LOKO_PORTABLE_FIBERS)
+  swapcontext(&context_->inside, &context_->outside);
+#else
+  switchStack(&inside_, outside_);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(context_->fakeInside, &context_->outerStack,
+                                  &context_->outerBytes);
+#endif
+}
+#endif
 
 }  // namespace loko::emulation

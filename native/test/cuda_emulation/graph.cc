@@ -17,6 +17,14 @@ struct CUgraphExec_st {
   std::vector<std::shared_ptr<Work>> nodes;
 };
 
+void loko::emulation::releaseGraphs(Device& d) {
+  for (CUgraph_st* graph : d.graphs) delete graph;
+  for (CUgraphExec_st* exec : d.graphExecs) delete exec;
+  d.graphs.clear();
+  d.graphExecs.clear();
+  d.counters.liveGraphs = d.counters.liveGraphExecs = 0;
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   return call(InCapture::kAllowed, [&](Device& d) {
     CUstream_st* target = findStream(d, stream);
@@ -60,6 +68,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
     if (unjoined) return cudaErrorStreamCaptureUnjoined;
     *graph = new CUgraph_st{capture->nodes};
+    d.graphs.insert(*graph);
     ++d.counters.liveGraphs;
     return cudaSuccess;
   });
@@ -80,8 +89,9 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
                                  unsigned long long flags) {
   return call(InCapture::kAllowed, [&](Device& d) {
-    if (exec == nullptr || graph == nullptr || flags != 0) return cudaErrorInvalidValue;
+    if (exec == nullptr || d.graphs.count(graph) == 0 || flags != 0) return cudaErrorInvalidValue;
     *exec = new CUgraphExec_st{graph->nodes};
+    d.graphExecs.insert(*exec);
     ++d.counters.liveGraphExecs;
     return cudaSuccess;
   });
@@ -90,7 +100,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   return call(InCapture::kAllowed, [&](Device& d) {
     CUstream_st* target = findStream(d, stream);
-    if (exec == nullptr || target == nullptr) return cudaErrorInvalidResourceHandle;
+    if (target == nullptr) return cudaErrorInvalidResourceHandle;
+    if (d.graphExecs.count(exec) == 0) return cudaErrorInvalidValue;
     const cudaError_t error = submit(d, *target, [&d, nodes = exec->nodes] {
       for (const auto& node : nodes) {
         if (d.sticky != cudaSuccess) return;
@@ -104,8 +115,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, std::size_t* count) {
-  return call(InCapture::kAllowed, [&](Device&) {
-    if (graph == nullptr || count == nullptr) return cudaErrorInvalidValue;
+  return call(InCapture::kAllowed, [&](Device& d) {
+    if (d.graphs.count(graph) == 0 || count == nullptr) return cudaErrorInvalidValue;
     if (nodes == nullptr) {
       *count = graph->nodes.size();
       return cudaSuccess;
@@ -120,7 +131,7 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, std::si
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   return call(InCapture::kAllowed, [&](Device& d) {
-    if (exec == nullptr) return cudaErrorInvalidValue;
+    if (d.graphExecs.erase(exec) == 0) return cudaErrorInvalidValue;
     delete exec;
     --d.counters.liveGraphExecs;
     return cudaSuccess;
@@ -129,7 +140,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return call(InCapture::kAllowed, [&](Device& d) {
-    if (graph == nullptr) return cudaErrorInvalidValue;
+    if (d.graphs.erase(graph) == 0) return cudaErrorInvalidValue;
     delete graph;
     --d.counters.liveGraphs;
     return cudaSuccess;

@@ -97,24 +97,27 @@ cudaError_t allocateDevice(Device& d, void** pointer, std::size_t bytes) {
   return cudaSuccess;
 }
 
-cudaError_t release(Device& d, void* pointer, bool fromDevice) {
-  const auto found = d.memory.find(reinterpret_cast<std::uintptr_t>(pointer));
-  if (found == d.memory.end() || found->second.device != fromDevice) return cudaErrorInvalidValue;
-  const Allocation allocation = found->second;
-  if (!fromDevice) {
-    --d.counters.livePinnedAllocations;
-  } else {
-    checkAllocation(found->first, allocation, "found when memory was freed");
-    --d.counters.liveDeviceAllocations;
-    d.counters.liveDeviceBytes -= static_cast<std::int64_t>(allocation.bytes);
+void giveBack(Device& d, std::uintptr_t address, const Allocation& allocation) {
+  if (allocation.device) {
 #if LOKO_ASAN
     __asan_unpoison_memory_region(allocation.block,
                                   kGuardBytes + allocation.bytes + tailBytes(allocation));
 #endif
-    std::memset(pointer, kNewByte, allocation.bytes);
+    std::memset(reinterpret_cast<void*>(address), kNewByte, allocation.bytes);
+    --d.counters.liveDeviceAllocations;
+    d.counters.liveDeviceBytes -= static_cast<std::int64_t>(allocation.bytes);
+  } else {
+    --d.counters.livePinnedAllocations;
   }
-  d.memory.erase(found);
   std::free(allocation.block);
+}
+
+cudaError_t release(Device& d, void* pointer, bool fromDevice) {
+  const auto found = d.memory.find(reinterpret_cast<std::uintptr_t>(pointer));
+  if (found == d.memory.end() || found->second.device != fromDevice) return cudaErrorInvalidValue;
+  if (fromDevice) checkAllocation(found->first, found->second, "found when memory was freed");
+  giveBack(d, found->first, found->second);
+  d.memory.erase(found);
   return cudaSuccess;
 }
 
@@ -133,6 +136,11 @@ const Allocation* findAllocation(const Device& d, const void* pointer, std::size
 void checkGuards(Device& d, const std::string& when) {
   for (const auto& [address, allocation] : d.memory)
     if (allocation.device) checkAllocation(address, allocation, when);
+}
+
+void releaseAllMemory(Device& d) {
+  for (const auto& [address, allocation] : d.memory) giveBack(d, address, allocation);
+  d.memory.clear();
 }
 
 }  // namespace loko::emulation

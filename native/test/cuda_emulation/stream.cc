@@ -97,6 +97,24 @@ void finishAllStreams(Device& d) {
     if (stream->capture == nullptr) finishStream(d, *stream);
 }
 
+void dropPendingWork(Device& d) {
+  const auto drop = [](CUstream_st& stream) {
+    stream.pending.clear();
+    stream.begun = stream.issued;
+    stream.capture = nullptr;
+  };
+  drop(d.legacy);
+  for (CUstream_st* stream : d.streams) drop(*stream);
+}
+
+void releaseStreamsAndEvents(Device& d) {
+  for (CUstream_st* stream : d.streams) delete stream;
+  for (CUevent_st* event : d.events) delete event;
+  d.streams.clear();
+  d.events.clear();
+  d.counters.liveStreams = d.counters.liveEvents = 0;
+}
+
 }  // namespace loko::emulation
 
 using namespace loko::emulation;  // NOLINT: the API's functions are global
@@ -116,13 +134,9 @@ cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
 }
 
-// Resources are given back even when the device has failed, as the driver does at exit.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  Device& d = device();
-  const std::lock_guard<std::recursive_mutex> lock(d.mutex);
-  if (stream == nullptr || findStream(d, stream) == nullptr)
-    return remember(cudaErrorInvalidResourceHandle);
-  return call(InCapture::kAllowed, [&](Device&) {
+  return call(InCapture::kAllowed, [&](Device& d) {
+    if (d.streams.count(stream) == 0) return cudaErrorInvalidResourceHandle;
     if (stream->capture != nullptr) invalidate(*stream);
     finishStream(d, *stream);
     d.streams.erase(stream);

@@ -12,9 +12,15 @@
 #define __noinline__
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// Blocks run one after another, so that one copy per kernel is enough. A static array keeps what
-// the block before it left: garbage, as in CUDA.
+// Blocks run one after another, so that one copy per kernel is enough. Thread-local, because such
+// variables can be told from others, which lets the scheduler fill them with garbage before each block
+// (shared_memory.h); the address sanitizer watches the ends of plain static arrays instead.
+// An alignas must stand before __shared__, or be written __align__.
+#if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
+#else
+#define __shared__ static thread_local
+#endif
 
 #ifndef __restrict__
 #define __restrict__ __restrict
