@@ -129,6 +129,8 @@ template <class Operation>
 void prepare(const Operation&, const WorkspaceHint&, Context&) {}
 void prepare(const Attention& op, const WorkspaceHint& hint, Context& context);
 void prepare(const AttentionBackward& op, const WorkspaceHint& hint, Context& context);
+void prepare(const ConvLoraDown& op, const WorkspaceHint& hint, Context& context);
+void prepare(const Conv2dBackward& op, const WorkspaceHint& hint, Context& context);
 
 #define LOKO_RUN(Operation) void run(const Operation& op, const Frame& frame, Context& context);
 LOKO_OPERATIONS(LOKO_RUN)

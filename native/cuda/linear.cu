@@ -4,7 +4,7 @@
 // adds the rest: it wins there, and at batch 1 the fused kernel saves its launch and a pass over y.
 
 #include "cuda/context.h"
-#include "cuda/launch.h"
+#include "cuda/lora_blocks.h"
 #include "cuda/product.h"
 
 namespace loko::cuda {
@@ -15,11 +15,7 @@ Operand weightOf(WeightId frozen, ParameterOffset trained, int out, int in, Cont
   LOKO_CHECK((frozen == kNoWeight) != (trained == kNoParameter),
              "a linear needs one weight, frozen or trained");
   if (frozen != kNoWeight) return context.matrix(frozen, out, in);
-  Rows rows;
-  rows.data = context.parameter(trained, std::int64_t{out} * in);
-  rows.rows = out;
-  rows.ld = in;
-  return operandOf(rows);
+  return operandOf(denseRows(context.parameter(trained, std::int64_t{out} * in), out, in));
 }
 
 Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth) {
@@ -37,18 +33,8 @@ Term& addTerm(Product& product, const Operand& left, const Operand& right, int d
   return term;
 }
 
-/// Columns [begin, ...) of every row.
-Operand columnsOf(Rows rows, int begin) {
-  rows.data += begin;
-  return operandOf(rows);
-}
-
 Operand factor(ParameterOffset offset, int rows, int cols, Context& context) {
-  Rows map;
-  map.data = context.parameter(offset, std::int64_t{rows} * cols);
-  map.rows = rows;
-  map.ld = cols;
-  return operandOf(map);
+  return operandOf(denseRows(context.parameter(offset, std::int64_t{rows} * cols), rows, cols));
 }
 
 }  // namespace
@@ -67,7 +53,7 @@ void run(const Linear& op, const Frame& frame, Context& context) {
           weightOf(op.weight, op.trainedWeight, out, in, context), in);
   for (const LoraSite& site : op.sites) {
     const int width = site.outEnd - site.outBegin;
-    Term& term = addTerm(product, columnsOf(context.rows(op.h, batch), site.hBegin),
+    Term& term = addTerm(product, operandOf(columnsOf(context.rows(op.h, batch), site.hBegin)),
                          factor(site.b, width, site.rank, context), site.rank);
     term.begin = site.outBegin;
     term.end = site.outEnd;
@@ -95,7 +81,7 @@ void run(const LinearBackward& op, const Frame& frame, Context& context) {
   addTerm(product, operandOf(context.rows(op.dy, segments)),
           weightOf(op.weight, op.trainedWeight, out, in, context), out);
   for (const LoraSite& site : op.sites) {  // u already carries the scale
-    addTerm(product, columnsOf(context.rows(op.u, segments), site.hBegin),
+    addTerm(product, operandOf(columnsOf(context.rows(op.u, segments), site.hBegin)),
             factor(site.a, site.rank, in, context), site.rank);
   }
   Epilogue& epilogue = product.epilogue;
@@ -106,8 +92,6 @@ void run(const LinearBackward& op, const Frame& frame, Context& context) {
     epilogue.derivative = context.rows(op.derivative.factor, frame.batch);
     epilogue.ofRelu = op.derivative.ofRelu;
     epilogue.ofSum = op.derivative.ofSum;
-  } else {
-    epilogue.ofSum = false;
   }
   run(product, Orientation::kAcross, context);
 }

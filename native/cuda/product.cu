@@ -107,8 +107,8 @@ struct TapSource {
 template <class Math, int kRows, bool kRightAcross, class Source>
 __device__ void sumTile(const Term* terms, int count, int column, const Source& source,
                         float* out) {
-  __shared__ LeftTile<Math, kRows> left;
-  __shared__ RightTile<Math, kRightAcross> right;
+  [[maybe_unused]] __shared__ LeftTile<Math, kRows> left;
+  [[maybe_unused]] __shared__ RightTile<Math, kRightAcross> right;
   Tile<Math, kRows> tile;
   tile.clear();
   int steps = 0;

@@ -18,6 +18,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/isa.h"
 #include "cuda/cuda_backend.h"
+#include "cuda_emulation/emulation.h"
 #include "op_allocations.h"
 #include "op_bound.h"
 #include "ref/attention.h"
@@ -48,8 +49,15 @@ inline const std::vector<Candidate>& candidates() {
       list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3, false,
                       [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
     }
-    list.push_back({"cuda float32", std::ldexp(1.0, -24), 1, true,
-                    [](int) { return cuda::makeCudaBackend({}); }});
+    const auto onDevice = [](int multiprocessors) {
+      return [multiprocessors](int) {
+        emulation::DeviceModel model;
+        model.multiprocessors = multiprocessors;
+        emulation::setDeviceModel(model);
+        return cuda::makeCudaBackend({});
+      };
+    };
+    list.push_back({"cuda float32", std::ldexp(1.0, -24), 1, true, onDevice(1)});
     return list;
   }();
   return all;
