@@ -4,6 +4,8 @@
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
+//   LOKO_CUDA=ON|OFF node scripts/build-native.mjs       with CUDA or not; default AUTO: where nvcc is found
+//   LOKO_CUDA_ARCHITECTURES=90-real ...                  machine code for one GPU only, see CMakeLists.txt
 //
 // Why not `cmake-js build` itself: on a configured tree it silently ignores changed options. Here the
 // options and tools of the last configure are kept beside the tree, and a difference configures anew
@@ -31,6 +33,10 @@ const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitiz
 const definitions = {
   LOKO_WERROR: process.env.LOKO_WERROR ?? "OFF",
   LOKO_SANITIZE: values.sanitize,
+  LOKO_CUDA: process.env.LOKO_CUDA ?? "AUTO",
+  ...(process.env.LOKO_CUDA_ARCHITECTURES && {
+    LOKO_CUDA_ARCHITECTURES: process.env.LOKO_CUDA_ARCHITECTURES,
+  }),
 };
 
 const require = createRequire(import.meta.url);
@@ -52,7 +58,9 @@ const signature = JSON.stringify({
   definitions,
   node: `${process.version} ${process.platform}-${process.arch}`,
   generator: hasNinja ? "ninja" : "make",
-  compiler: [process.env.CC, process.env.CXX],
+  compiler: [process.env.CC, process.env.CXX, process.env.CUDACXX],
+  // A toolkit that was installed since is noticed.
+  nvcc: spawnSync(process.env.CUDACXX ?? "nvcc", ["--version"], { encoding: "utf8" }).stdout,
 });
 const signatureFile = join(outDir, "loko-configure.json");
 const cacheFile = join(outDir, "CMakeCache.txt");

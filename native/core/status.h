@@ -22,6 +22,7 @@ enum class ErrorCode {
   kOption,
   kUnsupported,
   kDeviceUnavailable,
+  kCublasUnavailable,
   kNoTrainableParameters,
   kDisposed,
   kModelBusy,
