@@ -109,9 +109,12 @@ std::string tryPlace(
   void* library =
       dlopen(place.name.c_str(), RTLD_NOW | RTLD_LOCAL | (place.loaded ? RTLD_NOLOAD : 0));
   if (library == nullptr) {
+    if (place.loaded) return "not loaded in this process";
     const char* message = dlerror();
-    if (message != nullptr) return message;
-    return place.loaded ? "not loaded in this process" : "cannot be loaded";
+    const std::string problem = message == nullptr ? "cannot be loaded" : message;
+    // The loader begins with the name, which the report has already.
+    const std::string prefix = place.name + ": ";
+    return problem.compare(0, prefix.size(), prefix) == 0 ? problem.substr(prefix.size()) : problem;
   }
   CublasLtApi api = {};
   if (const char* missing = resolve(library, api)) return std::string("has no ") + missing;

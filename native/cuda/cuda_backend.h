@@ -1,6 +1,7 @@
 #pragma once
 
-// The CUDA backend. Where the build has no CUDA, native/cuda/absent throws in its place.
+// The CUDA backend: float32 parameters, state and Jacobian on the device; products in float32, TF32 or
+// bfloat16. Nothing of CUDA shows in this header, so that the addon can include it in every build.
 
 #include <cstdint>
 #include <memory>
@@ -9,8 +10,8 @@
 
 namespace loko::cuda {
 
-/// Of the products and of what is kept between them; parameters, their variances and the rows of the
-/// Jacobian are float32 always.
+/// Of the products with frozen weights and of attention; everything is stored and accumulated in float32,
+/// except the frozen matrices of kBfloat16.
 enum class Precision : std::uint8_t { kFloat32, kTf32, kBfloat16 };
 
 struct CudaOptions {
@@ -18,7 +19,7 @@ struct CudaOptions {
   Precision precision = Precision::kFloat32;
 };
 
-/// Throws Error(kDeviceUnavailable) with the reason of deviceReport() where there is none.
+/// Throws kDeviceUnavailable with the reason (device.h) where there is no usable device.
 std::unique_ptr<Backend> makeCudaBackend(const CudaOptions& options);
 
 }  // namespace loko::cuda

@@ -9,6 +9,11 @@ namespace loko::cuda {
 
 namespace {
 
+// Only the build with nvcc has machine code.
+#ifndef LOKO_CUDA_ARCHITECTURES
+#define LOKO_CUDA_ARCHITECTURES ""
+#endif
+
 constexpr int kOldestCapability = 80;  // of the machine code in this binary
 
 DeviceFacts factsOf(int device) {
@@ -22,9 +27,7 @@ DeviceFacts factsOf(int device) {
   return facts;
 }
 
-}  // namespace
-
-DeviceReport deviceReport() {
+DeviceReport query() {
   DeviceReport report;
   report.architectures = LOKO_CUDA_ARCHITECTURES;
   int count = 0;
@@ -49,6 +52,14 @@ DeviceReport deviceReport() {
   report.available = report.reason == DeviceReport::Reason::kNone;
   cudaGetLastError();  // a failed query is no error of what comes next
   return report;
+}
+
+}  // namespace
+
+DeviceReport deviceReport() {
+  // Drivers and devices do not come and go. Leaked, so that a session that ends late can still ask.
+  static const auto* report = new DeviceReport(query());
+  return *report;
 }
 
 SearchReport cublasLtReport() {
