@@ -2,6 +2,7 @@
 //
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   node scripts/build-native.mjs --target=loko_gpu_tests  only this, in build/
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
 //   LOKO_CUDA=ON|OFF node scripts/build-native.mjs       with CUDA or not; default AUTO: where nvcc is found
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     sanitize: { type: "string", default: "off" },
     debug: { type: "boolean", default: false },
     "configure-only": { type: "boolean", default: false },
+    target: { type: "string" },
   },
 });
 const sanitized = values.sanitize !== "off";
@@ -81,9 +83,10 @@ if (!isConfigured) {
   writeFileSync(signatureFile, signature);
 }
 if (!values["configure-only"]) {
+  const target = values.target ?? (sanitized ? "loko_native_tests" : undefined);
   runCmakeJs(
     "build",
     `--parallel=${availableParallelism()}`,
-    ...(sanitized ? ["--target=loko_native_tests"] : []),
+    ...(target === undefined ? [] : [`--target=${target}`]),
   );
 }
