@@ -1,6 +1,8 @@
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import os from "node:os";
+import { join } from "node:path";
 import { cublasLtInfo, deviceInfo } from "loko";
 import { ROOT } from "./paths.js";
 
@@ -124,6 +126,15 @@ function describeCommit(): string {
   try {
     const changed = git("status", "--porcelain", "--untracked-files=no") !== "";
     return git("rev-parse", "HEAD") + (changed ? "+" : "");
+  } catch {
+    return readBundledCommit();
+  }
+}
+
+/** That of scripts/gpu-bundle.sh, which packs no repository. */
+function readBundledCommit(): string {
+  try {
+    return readFileSync(join(ROOT, "COMMIT"), "utf8").trim();
   } catch {
     return "unknown";
   }
