@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { types } from "node:util";
-import { type Device, resolveDevice } from "./device.js";
+import { type Device, type ModelDevice, type Precision, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
 import {
@@ -42,6 +42,10 @@ import { lengthOf } from "./tensor/typed-array.js";
 export interface ModelOptions {
   /** Where to compute. Default `"auto"`. */
   device?: Device;
+  /**
+   * How a GPU multiplies with frozen weights. Default `"float32"`, the only one that other devices have.
+   */
+  precision?: Precision;
   /**
    * CPU threads of this model; results do not depend on it. 0, the default: physical cores within the
    * affinity mask and the cgroup quota of the process.
@@ -117,6 +121,8 @@ export class Model implements Disposable {
   readonly problemType: ProblemType;
   /** The folder it was loaded from, as an absolute path. */
   readonly directory: string;
+  /** Where it computes; where `"auto"` took no GPU, `note` says why. */
+  readonly device: ModelDevice;
   /** Weights that were drawn because the checkpoint has none that fit: those of a new head. */
   readonly newWeights: readonly string[];
   /** Weights of the checkpoint that this model does not use, but for those known to be unneeded. */
@@ -131,6 +137,7 @@ export class Model implements Disposable {
     runtime: ModelRuntime,
     facts: {
       directory: string;
+      device: ModelDevice;
       definition: ModelDefinition;
       labels: Labels;
       newWeights: readonly string[];
@@ -140,6 +147,7 @@ export class Model implements Disposable {
   ) {
     this.runtime = runtime;
     this.directory = facts.directory;
+    this.device = facts.device;
     this.modelType = facts.source.architecture.modelType;
     this.numLabels = runtime.graph.outputs;
     this.input = describeInput(runtime.inputs);
@@ -177,6 +185,7 @@ export class Model implements Disposable {
     }
     checkOptions("Model.fromPretrained", options, {
       device: oneOf("auto", "cpu", "cuda", "ref"),
+      precision: oneOf("float32", "tf32", "bfloat16"),
       threads: integerIn(0, 1024),
       numLabels: integerIn(1, 2 ** 20),
       seed: integerIn(0),
@@ -185,7 +194,8 @@ export class Model implements Disposable {
     });
     const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false } = options;
     const imageSize = options.imageSize === undefined ? undefined : imageExtent(options.imageSize);
-    const device = resolveDevice(options.device ?? "auto");
+    const { precision = "float32" } = options;
+    const device = resolveDevice(options.device, precision);
 
     await refuseFile(dir);
     const checkpoint = await openCheckpoint(dir);
@@ -196,7 +206,8 @@ export class Model implements Disposable {
     const carried = await readCarried(sources.carried);
     const labels = readLabels(checkpoint.config, graph.outputs);
     const session = createSession({
-      device,
+      device: device.name,
+      precision,
       threads,
       seed,
       graph: graph.spec,
@@ -212,6 +223,7 @@ export class Model implements Disposable {
     return new Model(runtime, {
       ...sources,
       directory: resolve(dir),
+      device,
       definition,
       labels,
       source: { architecture, config: checkpoint.config, weights: sources.weights, carried },

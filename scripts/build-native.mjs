@@ -2,8 +2,11 @@
 //
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   node scripts/build-native.mjs --target=loko_gpu_tests  only this, in build/
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
+//   LOKO_CUDA=ON|OFF node scripts/build-native.mjs       with CUDA or not; default AUTO: where nvcc is found
+//   LOKO_CUDA_ARCHITECTURES=90-real ...                  machine code for one GPU only, see CMakeLists.txt
 //
 // Why not `cmake-js build` itself: on a configured tree it silently ignores changed options. Here the
 // options and tools of the last configure are kept beside the tree, and a difference configures anew
@@ -23,6 +26,7 @@ const { values } = parseArgs({
     sanitize: { type: "string", default: "off" },
     debug: { type: "boolean", default: false },
     "configure-only": { type: "boolean", default: false },
+    target: { type: "string" },
   },
 });
 const sanitized = values.sanitize !== "off";
@@ -31,6 +35,10 @@ const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitiz
 const definitions = {
   LOKO_WERROR: process.env.LOKO_WERROR ?? "OFF",
   LOKO_SANITIZE: values.sanitize,
+  LOKO_CUDA: process.env.LOKO_CUDA ?? "AUTO",
+  ...(process.env.LOKO_CUDA_ARCHITECTURES && {
+    LOKO_CUDA_ARCHITECTURES: process.env.LOKO_CUDA_ARCHITECTURES,
+  }),
 };
 
 const require = createRequire(import.meta.url);
@@ -52,7 +60,9 @@ const signature = JSON.stringify({
   definitions,
   node: `${process.version} ${process.platform}-${process.arch}`,
   generator: hasNinja ? "ninja" : "make",
-  compiler: [process.env.CC, process.env.CXX],
+  compiler: [process.env.CC, process.env.CXX, process.env.CUDACXX],
+  // A toolkit that was installed since is noticed.
+  nvcc: spawnSync(process.env.CUDACXX ?? "nvcc", ["--version"], { encoding: "utf8" }).stdout,
 });
 const signatureFile = join(outDir, "loko-configure.json");
 const cacheFile = join(outDir, "CMakeCache.txt");
@@ -73,9 +83,10 @@ if (!isConfigured) {
   writeFileSync(signatureFile, signature);
 }
 if (!values["configure-only"]) {
+  const target = values.target ?? (sanitized ? "loko_native_tests" : undefined);
   runCmakeJs(
     "build",
     `--parallel=${availableParallelism()}`,
-    ...(sanitized ? ["--target=loko_native_tests"] : []),
+    ...(target === undefined ? [] : [`--target=${target}`]),
   );
 }

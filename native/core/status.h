@@ -23,6 +23,7 @@ enum class ErrorCode {
   kUnsupported,
   kDeviceUnavailable,
   kDeviceFailed,
+  kCublasUnavailable,
   kNoTrainableParameters,
   kDisposed,
   kModelBusy,

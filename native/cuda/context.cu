@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/cublaslt.h"
+
 namespace loko::cuda {
 
 namespace {
@@ -70,6 +72,9 @@ Context::Context(const CudaOptions& options)
       partials_(kPartialFloats),
       arrivals_(kMaxSplitTiles),
       results_(kResultBytes),
+      library_(options.library != nullptr ? options.library : CublasLt::find()),
+      libraryRows_(options.libraryRows),
+      libraryWorkspace_(library_ != nullptr ? std::int64_t{CublasLt::kWorkspaceBytes} : 0),
       staging_(kStagingBytes) {
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_),
         "cudaDeviceGetAttribute");

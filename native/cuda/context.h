@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@
 #include "cuda/product.h"
 
 namespace loko::cuda {
+
+class CublasLt;
 
 class State final : public StateArray {
  public:
@@ -83,6 +86,12 @@ class Context {
   float* coefficients(int rows);  // [rows + 1, rows]
   void* results() const { return results_.data(); }
 
+  /// cuBLASLt; null where there is none.
+  CublasLt* library() const { return library_.get(); }
+  /// A product of fewer rows is the tile kernel's alone.
+  int libraryRows() const { return libraryRows_; }
+  void* libraryWorkspace() const { return libraryWorkspace_.data(); }
+
   // ---- between host and device; the host's memory is free when these return
   void upload(void* target, const void* source, std::size_t bytes);
   void download(void* target, const void* source, std::size_t bytes);
@@ -112,6 +121,9 @@ class Context {
   DeviceArray<unsigned> arrivals_;
   DeviceArray<double> gramPartials_, gram_;
   DeviceArray<char> results_;
+  std::shared_ptr<CublasLt> library_;
+  int libraryRows_ = 0;
+  DeviceArray<char> libraryWorkspace_;
   StagingArray<char> staging_;
   std::size_t stagingUsed_ = 0;  // of copies that may still be reading it
 };
@@ -127,6 +139,8 @@ Operand operandOf(const Rows& rows);
 // Every operation: sizes its workspace, and runs. What is not declared needs none.
 template <class Operation>
 void prepare(const Operation&, const WorkspaceHint&, Context&) {}
+void prepare(const Linear& op, const WorkspaceHint& hint, Context& context);
+void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& context);
 void prepare(const Attention& op, const WorkspaceHint& hint, Context& context);
 void prepare(const AttentionBackward& op, const WorkspaceHint& hint, Context& context);
 void prepare(const ConvLoraDown& op, const WorkspaceHint& hint, Context& context);

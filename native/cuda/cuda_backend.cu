@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cuda/context.h"
+#include "cuda/device.h"
 #include "cuda/graph_cache.h"
 
 namespace loko::cuda {
@@ -50,7 +51,8 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(const CudaOptions& options) : context_(options), waits_(waitsForEachStep()) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, options.device), "cudaGetDeviceProperties");
-    description_ = std::string(properties.name) + ", " + precisionName(options.precision);
+    description_ = std::string(properties.name) + ", " + precisionName(options.precision) +
+                   (context_.library() != nullptr ? "" : ", without cuBLASLt");
   }
 
   const char* name() const override { return "cuda"; }
@@ -283,6 +285,11 @@ class CudaBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> makeCudaBackend(const CudaOptions& options) {
+  const DeviceReport report = deviceReport();
+  if (!report.available) {
+    throw Error(ErrorCode::kDeviceUnavailable,
+                "Device \"cuda\" is not available: " + report.message);
+  }
   return std::make_unique<CudaBackend>(options);
 }
 

@@ -14,9 +14,15 @@ namespace loko::cuda {
 /// except the frozen matrices of kBfloat16.
 enum class Precision : std::uint8_t { kFloat32, kTf32, kBfloat16 };
 
+class CublasLt;
+
 struct CudaOptions {
   int device = 0;
   Precision precision = Precision::kFloat32;
+  /// Null: the one that is found on this machine, if any.
+  std::shared_ptr<CublasLt> library;
+  /// Products with at least so many rows go to cuBLASLt. Not yet measured on a device.
+  int libraryRows = 2048;
 };
 
 /// Throws kDeviceUnavailable with the reason (device.h) where there is no usable device.

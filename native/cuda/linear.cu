@@ -4,6 +4,7 @@
 // adds the rest: it wins there, and at batch 1 the fused kernel saves its launch and a pass over y.
 
 #include "cuda/context.h"
+#include "cuda/library_product.h"
 #include "cuda/lora_blocks.h"
 #include "cuda/product.h"
 
@@ -39,6 +40,15 @@ Operand factor(ParameterOffset offset, int rows, int cols, Context& context) {
 
 }  // namespace
 
+void prepare(const Linear& op, const WorkspaceHint& hint, Context& context) {
+  needLibraryProduct(std::int64_t{hint.batch} * op.x.rows, op.y.cols, op.x.cols, context);
+}
+
+void prepare(const LinearBackward& op, const WorkspaceHint& hint, Context& context) {
+  needLibraryProduct(std::int64_t{hint.batch} * hint.maxRows * op.dy.rows, op.dx.cols, op.dy.cols,
+                     context);
+}
+
 void run(const Linear& op, const Frame& frame, Context& context) {
   const int rows = op.x.rows, in = op.x.cols, out = op.y.cols, batch = frame.batch;
   expectShape(op.y, rows, out, "y");
@@ -67,6 +77,7 @@ void run(const Linear& op, const Frame& frame, Context& context) {
   epilogue.actGrad = context.rows(op.actGrad, batch);
   if (op.bias != kNoWeight) epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) epilogue.bias = context.parameter(op.trainedBias, out);
+  multiplyByLibrary(product, Orientation::kAlong, context);
   run(product, Orientation::kAlong, context);
 }
 
@@ -93,6 +104,7 @@ void run(const LinearBackward& op, const Frame& frame, Context& context) {
     epilogue.ofRelu = op.derivative.ofRelu;
     epilogue.ofSum = op.derivative.ofSum;
   }
+  multiplyByLibrary(product, Orientation::kAcross, context);
   run(product, Orientation::kAcross, context);
 }
 
