@@ -5,6 +5,8 @@
 
 #include "cuda/library_product.h"
 
+#include <cuda_bf16.h>
+
 #include "cuda/cublaslt.h"
 #include "cuda/element.cuh"
 
