@@ -113,4 +113,11 @@ describe("the code in the documentation", () => {
 });
 
 /** Each of these is a promise that nobody keeps for us: not more than a dozen. */
-const NOT_RUN = ["CONTRIBUTING.md: installs packages"];
+const NOT_RUN = [
+  "CONTRIBUTING.md: installs packages",
+  "docs/adapters.md: needs PEFT",
+  "docs/from-peft.md: needs PEFT",
+  "docs/images.md: needs the network",
+  "docs/models.md: needs torchvision",
+  "docs/models.md: needs PyTorch",
+];
