@@ -112,6 +112,7 @@ export class LokoError extends Error {
   /** What went wrong, for programs. */
   readonly code: LokoErrorCode;
 
+  /** For errors of your own sources and callbacks; the package throws all others. */
   constructor(code: LokoErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
