@@ -62,7 +62,7 @@ export interface TrainOutput {
   readonly globalStep: number;
   /** Mean loss of all steps, each measured before the model learned from it. */
   readonly trainingLoss: number;
-  /** `train_runtime`, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
+  /** `train_runtime` in seconds, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
   readonly metrics: LogEntry;
   /** Path of the best checkpoint, where there were evaluations and checkpoints. */
   readonly bestModelCheckpoint: string | null;

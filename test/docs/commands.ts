@@ -75,11 +75,11 @@ function sessionOf(code: string): Shown[] {
     });
 }
 
-/** What remains the same on another machine: texts, but not numbers, paths and the width of columns. */
+/** What remains the same on another machine: not paths, decimal fractions (times, what was learned), and widths. */
 function textOf(line: string): string {
   return line
     .replace(/(?:^|(?<=[ "]))(?:\/[\w.-]+)+/g, "PATH")
-    .replace(/-?\d[\d,.]*(?:e-?\d+)?/g, "0")
+    .replace(/-?\d+\.[\d.]+(?:e[+-]?\d+)?/g, "0.0")
     .replace(/\s+/g, " ")
     .trim();
 }
@@ -89,16 +89,19 @@ const PROGRESS = /it\/s/;
 /** Lines of `loko doctor` that say something of the machine alone. */
 const OF_MACHINE = /^(CPU|CUDA|GPU|images|memory|Node\.js)/;
 
-/** Each line that is shown comes, in this order; a last line of `...` or `}` may end an excerpt. */
+function comparable(lines: readonly string[]): string[] {
+  return lines
+    .filter((line) => !PROGRESS.test(line))
+    .map(textOf)
+    .map((line) => (OF_MACHINE.test(line) ? line.split(" ")[0]! : line));
+}
+
+/** Runs the commands of a session, and compares line by line; one that shows an error must fail. */
 export async function checkSession(block: Block, dir: string): Promise<void> {
   for (const { command, output } of sessionOf(block.code)) {
     const { code, lines } = await runCommand(command, dir);
     const failed = output.some((line) => line.startsWith("error ERR_"));
     expect({ at: placeOf(block), command, failed, lines }).toMatchObject({ failed: code !== 0 });
-    const texts = lines.filter((line) => !PROGRESS.test(line)).map(textOf);
-    const shown = output.filter((line) => !PROGRESS.test(line)).map(textOf);
-    const known = shown.map((line) => (OF_MACHINE.test(line) ? line.split(" ")[0]! : line));
-    const printed = texts.map((line) => (OF_MACHINE.test(line) ? line.split(" ")[0]! : line));
-    expect(printed, `${placeOf(block)}: $ ${command}`).toEqual(known);
+    expect(comparable(lines), `${placeOf(block)}: $ ${command}`).toEqual(comparable(output));
   }
 }

@@ -57,24 +57,26 @@ const READERS: Readonly<Record<string, (value: JsonObject) => unknown>> = {
   },
 };
 
-beforeAll(() => {
+let complaints: readonly string[];
+beforeAll(async () => {
   rmSync(FOLDER, { recursive: true, force: true });
   installCommands();
-});
+  const programs = runs.flatMap(({ steps }) => steps.filter(({ program }) => program));
+  const sources = new Map(programs.map((step) => [step.program!, programOf(step)]));
+  const exported = Object.keys(await import("../../lib/index.js"));
+  for (const [name, code] of referenceExamples(exported)) {
+    sources.set(join(FOLDER, "reference", name), code);
+  }
+  for (const [path, code] of sources) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, code);
+  }
+  complaints = compile([...sources.keys()]);
+}, 120_000);
 
 describe("the code in the documentation", () => {
-  test("passes the type check of the built package, examples of the API reference included", async () => {
-    const programs = runs.flatMap(({ steps }) => steps.filter(({ program }) => program));
-    const sources = new Map(programs.map((step) => [step.program!, programOf(step)]));
-    const exported = Object.keys(await import("../../lib/index.js"));
-    for (const [name, code] of referenceExamples(exported)) {
-      sources.set(join(FOLDER, "reference", name), code);
-    }
-    for (const [path, code] of sources) {
-      mkdirSync(dirname(path), { recursive: true });
-      writeFileSync(path, code);
-    }
-    expect(compile([...sources.keys()])).toEqual([]);
+  test("passes the type check of the built package, examples of the API reference included", () => {
+    expect(complaints).toEqual([]);
   });
 
   for (const { scenario, dir, steps } of runs) {

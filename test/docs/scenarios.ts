@@ -156,7 +156,7 @@ export const SCENARIOS: Readonly<Record<string, Scenario>> = {
   /** A BERT and files of its sentences, for the Trainer. */
   training: {
     prepare(dir) {
-      writeBert(join(dir, "bert"), 64);
+      writeBert(join(dir, "bert"));
       writeSentences(join(dir, "train.tsv"), 3200, 1);
       writeSentences(join(dir, "dev.tsv"), 40, 99);
     },
