@@ -94,7 +94,12 @@ const CODES = [
   "ERR_CHECKPOINT_MISMATCH",
 ] as const;
 
-/** The stable codes of {@link LokoError}; the text of a message may change, a code does not. */
+/**
+ * The stable codes of {@link LokoError}; the text of a message may change, a code does not.
+ * docs/errors.md says what each of them means.
+ *
+ * @useDeclaredType
+ */
 export type LokoErrorCode = (typeof CODES)[number];
 
 /**
@@ -102,9 +107,12 @@ export type LokoErrorCode = (typeof CODES)[number];
  * came, where, and what to do. `cause` holds the underlying error where there is one.
  */
 export class LokoError extends Error {
+  /** Always `"LokoError"`. */
   override readonly name = "LokoError";
+  /** What went wrong, for programs. */
   readonly code: LokoErrorCode;
 
+  /** For errors of your own sources and callbacks; the package throws all others. */
   constructor(code: LokoErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;

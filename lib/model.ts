@@ -72,15 +72,21 @@ export interface ModelOptions {
 /** What one sample of a model is. */
 export type ModelInput =
   | {
+      /** Tells the two apart. */
       readonly kind: "image";
+      /** [C, H, W] of one image, in pixels. */
       readonly shape: readonly [channels: number, height: number, width: number];
     }
   | {
+      /** Tells the two apart. */
       readonly kind: "text";
+      /** Number of token ids. */
       readonly vocabSize: number;
       /** Most tokens of one text. */
       readonly maxLength: number;
+      /** Number of token types; 1 where texts of a pair are not told apart by type. */
       readonly typeVocabSize: number;
+      /** The token that fills up shorter texts. */
       readonly padTokenId: number;
     };
 
@@ -223,6 +229,7 @@ export class Model implements Disposable {
    * `modulesToSave`, the trainable parameters. With the default initialisation B is zero, so the
    * model computes the same as before.
    *
+   * @param options - rank, targets and so on; without any r = 8 on the default modules of the model.
    * @throws LokoError `ERR_LORA_RANK`, `ERR_LORA_CONFIG` (also when the model has an adapter already),
    * `ERR_TARGET_MODULES`, `ERR_UNSUPPORTED`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`.
    * The model is unchanged then.
@@ -284,7 +291,8 @@ export class Model implements Disposable {
    * replace theirs. The model computes the same and has no adapter then: `save` writes it, and another
    * adapter may be added.
    *
-   * @returns the largest |change| of an element of a weight with LoRA factors, and the module it is in.
+   * @returns `largestChange`, the largest |change| of an element of a weight with LoRA factors, and the path
+   * of the `module` it is in.
    * @throws LokoError `ERR_LORA_CONFIG` without an adapter, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
    * `ERR_OUT_OF_MEMORY`. The model is unchanged then.
    */
@@ -337,6 +345,7 @@ export class Model implements Disposable {
   /**
    * The exact derivative of the outputs with respect to the trainable parameters, by m backward rows.
    *
+   * @param inputs - a batch of any size B; the result takes 4·B·m·n bytes.
    * @returns [B, m, n], in the order of {@link Model.parameters}. With `observation: "softmax"` the
    * derivative of softmax(z), that is (diag(π) − π·πᵀ)·∂z/∂θ.
    * @throws LokoError as {@link Model.forward}, `ERR_NO_TRAINABLE_PARAMETERS`, `ERR_OPTION`.
@@ -425,6 +434,7 @@ export class Model implements Disposable {
     this.runtime.dispose();
   }
 
+  /** {@link Model.dispose}, at the end of the block of a `using` declaration. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -21,6 +21,8 @@ export type { ImageExample } from "./image-source.js";
  * - `"cifar10"`, `"cifar100"`: the binary version of CIFAR.
  * - `"parquet"`: encoded images in Parquet, as Hugging Face has them.
  * - `"auto"`: by the name of a file, or by what is in a folder.
+ *
+ * @useDeclaredType
  */
 export type ImageFormat = (typeof FORMATS)[number] | "auto";
 

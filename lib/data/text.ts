@@ -21,6 +21,7 @@ export type { Dataset } from "./dataset.js";
 
 /** A text, or a pair of texts, and its label. */
 export interface TextExample {
+  /** The text, or the first of a pair. */
   text: string;
   /** The second text of a pair. */
   pair?: string;
@@ -38,6 +39,9 @@ export interface TextExample {
  * - `"cola"`: tab-separated without a header: source, label, star, sentence; its test set has a header.
  * - `"csv"`: comma-separated with a header; fields in double quotes may hold line breaks.
  * - `"jsonl"`: one JSON object per line.
+ * - `"parquet"`: one column for the texts, one for the labels; other columns are not read.
+ *
+ * @useDeclaredType
  */
 export type DataFormat = (typeof FORMATS)[number] | "auto";
 
@@ -92,13 +96,14 @@ const label2idRule: OptionRule = {
 };
 
 /**
- * The texts and labels of a file, read as they are iterated over and anew each time; the file may be
+ * Opens the texts and labels of a file, read as they are iterated over and anew each time; the file may be
  * larger than memory (Parquet: one row group at a time is held). Text files are UTF-8, with or without
  * byte order mark, and plain or compressed with gzip.
  *
  * A label is an integer, a string of digits, a boolean (false is 0), or a name in `label2id`; -1 means that
  * there is none. With `regression` it is any finite number.
  *
+ * @param path - of the file.
  * @throws LokoError at once: ERR_INPUT_TYPE, ERR_OPTION. While iterated over: ERR_FILE_NOT_FOUND,
  * ERR_FILE_READ; ERR_DATA_FORMAT for a file that is empty, damaged, ragged or not UTF-8;
  * ERR_DATA_COLUMN for a column that is not there or holds no text; ERR_LABEL_UNKNOWN,

@@ -10,7 +10,15 @@ import type {
 } from "../native/addon.js";
 import { loadOptimizerState, type StateHost, saveOptimizerState } from "./optimizer-state.js";
 
-/** Why a step changed nothing: parameters and optimizer state are bit-identical to before. */
+/**
+ * Why a step changed nothing: parameters and optimizer state are bit-identical to before.
+ * - `"non-finite-logits"`: the outputs of the model hold NaN or an infinity.
+ * - `"non-finite-jacobian"`: LoKO's M = G·diag(p)·Gᵀ does.
+ * - `"non-finite-gain"`: the gain, or the change of the parameters, is not finite or out of range.
+ * - `"non-finite-gradient"`: the gradient of a first-order optimizer is not finite.
+ * - `"zero-jacobian"`: no parameter moves the outputs.
+ * - `"factorisation-failed"`: S is not positive definite, even with the largest jitter.
+ */
 export type SkipReason =
   | "non-finite-logits"
   | "non-finite-jacobian"

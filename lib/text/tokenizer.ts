@@ -43,8 +43,9 @@ export interface BatchOptions extends EncodeOptions {
 
 /** Token ids of one text or pair, special tokens included. */
 export interface Encoding {
+  /** [T], each in [0, vocabularySize). */
   readonly inputIds: Int32Array;
-  /** Which text a token belongs to; absent where the model has one type only. */
+  /** [T], which text a token belongs to; absent where the tokenizer has one type only. */
   readonly tokenTypeIds?: Int32Array;
 }
 
@@ -87,7 +88,7 @@ const BATCH_RULES = {
  *
  * @example
  * ```ts
- * const tokenizer = await Tokenizer.fromPretrained("bert-base", { maxLength: model.input.maxLength });
+ * const tokenizer = await Tokenizer.fromPretrained("bert-base");
  * const inputs = tokenizer.batch(["A text.", ["A question?", "Its answer."]]);
  * const logits = await model.forward(inputs);
  * ```

@@ -21,7 +21,8 @@ export interface EvaluateOptions {
  *
  * @example
  * ```ts
- * const { loss, accuracy, f1 } = await evaluate(model, batches, { metrics: ["accuracy", "f1"] });
+ * const heldOut = encodeExamples(tokenizer, textDataset("dev.tsv"), { batchSize: 8 });
+ * const { loss, accuracy, f1 } = await evaluate(model, heldOut, { metrics: ["accuracy", "f1"] });
  * ```
  */
 export async function evaluate(

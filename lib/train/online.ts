@@ -4,7 +4,7 @@ import { Optimizer, type StepResult, type Targets } from "../optim/optimizer.js"
 import { checkOptions } from "../options.js";
 import { abortSignal, inputError, readSamples, type SampleStream } from "./stream.js";
 
-export type { OnlineSample } from "./stream.js";
+export type { OnlineSample, SampleStream } from "./stream.js";
 
 /** Options of {@link trainOnline}. */
 export interface TrainOnlineOptions {

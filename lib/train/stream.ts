@@ -5,7 +5,9 @@ import type { OptionRule } from "../options.js";
 
 /** One element of a stream: a batch (for LoKO of one sample) and what should have been predicted. */
 export interface OnlineSample {
+  /** What the model predicts from. */
   readonly inputs: ModelInputs;
+  /** What it should have predicted: class indices [B], or float targets [B * m]. */
   readonly labels: Targets;
 }
 

@@ -12,11 +12,15 @@ import type { ResolvedOptions } from "./trainer-options.js";
 export interface DataPass {
   /** From 0. */
   readonly epoch: number;
+  /** The option of the `Trainer`. */
   readonly seed: number;
+  /** The option of the `Trainer`: examples of one batch. */
   readonly batchSize: number;
+  /** The option of the `Trainer`; false for an evaluation. */
   readonly shuffle: boolean;
   /** Batches to leave out at the beginning: those that were learned from before the checkpoint. */
   readonly skip: number;
+  /** Of the call that trains or evaluates, for a source that waits. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -24,6 +28,7 @@ export interface DataPass {
 export interface EpochSource {
   /** Number of examples, where it is known. */
   readonly size?: number | undefined;
+  /** The batches of one pass, from the first one that is not skipped. */
   open(pass: DataPass): SampleStream;
 }
 

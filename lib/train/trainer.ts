@@ -50,7 +50,9 @@ const resume: OptionRule = {
  * ```
  */
 export class Trainer<T = OnlineSample> {
+  /** The model that is trained. */
   readonly model: Model;
+  /** What trains it. */
   readonly optimizer: Optimizer;
   readonly #options: ResolvedOptions;
   #run: TrainingRun | undefined;
