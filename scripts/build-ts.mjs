@@ -47,7 +47,7 @@ await bundle.write({
   codeSplitting: {
     groups: [
       // The command line starts with little, a worker with the images alone; both share it with the rest.
-      chunk("base", 3, "errors.js", "version.js"),
+      chunk("base", 3, "errors.js", "version.js", "io/output-folder.js"),
       chunk("images", 2, "images/processor.js"),
       chunk("core", 1, "index.js"),
     ],

@@ -1,27 +1,41 @@
-// Prints what a cold `import "loko"` takes: milliseconds around the import in fresh processes, beside an
-// import of nothing but Node's own modules, and whole processes beside `node -e 0`.
+// Prints what a cold `import "loko"` takes, in fresh processes and by turns with what it is compared with.
 //
-//   npm run build:ts && node scripts/cold-import.mjs [rounds, default 20]
+//   npm run build:ts && node scripts/cold-import.mjs [rounds, default 20] [--json]
+//
+// The clock is what a user waits for, on a machine with nothing else to do; processor time is what two
+// measurements on a busy one can be compared by.
 import { spawnSync } from "node:child_process";
+import { parseArgs } from "node:util";
 import { projectRoot } from "./check-tools.mjs";
 
-const NOTHING = "data:text/javascript,";
+/** What the library imports of Node's own modules. */
+const NODE_MODULES = ["crypto", "fs/promises", "module", "os", "stream", "worker_threads", "zlib"];
 
-/** Milliseconds of the clock and of the processor around the import of `specifier` in a fresh process. */
-export function timeImport(specifier) {
+const CASES = {
+  'import "loko"': () => timeImport("loko"),
+  "import of Node's modules in it": () => timeImport(...NODE_MODULES.map((name) => `node:${name}`)),
+  "node -e 0": () => timeProcess("-e", "0"),
+  "loko --version": () => timeProcess("dist/cli/main.js", "--version"),
+  "loko --help": () => timeProcess("dist/cli/main.js", "--help"),
+};
+
+/** Milliseconds around the import. */
+function timeImport(...specifiers) {
   const script = `
     const before = process.cpuUsage();
     const start = performance.now();
-    await import(${JSON.stringify(specifier)});
+    for (const specifier of ${JSON.stringify(specifiers)}) await import(specifier);
     const wall = performance.now() - start;
     const { user, system } = process.cpuUsage(before);
-    console.log(JSON.stringify({ wall, cpu: (user + system) / 1000 }));`;
+    console.log(JSON.stringify({ wall, processor: (user + system) / 1000 }));`;
   return JSON.parse(node("--input-type=module", "-e", script));
 }
 
-export function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+/** Milliseconds of a whole process. */
+function timeProcess(...args) {
+  const start = performance.now();
+  node(...args);
+  return { wall: performance.now() - start };
 }
 
 function node(...args) {
@@ -33,32 +47,33 @@ function node(...args) {
   return stdout;
 }
 
-function timeProcess(...args) {
-  const start = performance.now();
-  node(...args);
-  return { wall: performance.now() - start };
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
 }
 
-/** By turns, so that whatever else the machine does meets all of them. */
-function measure(rounds, cases) {
-  const times = cases.map(() => []);
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, [, run]] of cases.entries()) times[i].push(run());
-  }
-  for (const [i, [name]] of cases.entries()) {
-    const of = (key) => times[i].map((time) => time[key]);
-    const cpu = times[i][0].cpu === undefined ? "" : `, processor ${median(of("cpu")).toFixed(1)}`;
-    const [low, middle] = [Math.min(...of("wall")), median(of("wall"))];
-    console.log(`${name.padEnd(26)} median ${middle.toFixed(1)} ms, least ${low.toFixed(1)}${cpu}`);
-  }
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { json: { type: "boolean", default: false } },
+});
+const rounds = Number(positionals[0] ?? 20);
+const times = new Map(Object.keys(CASES).map((name) => [name, []]));
+for (let round = 0; round < rounds; round++) {
+  for (const [name, measure] of Object.entries(CASES)) times.get(name).push(measure());
 }
 
-if (process.argv[1] === import.meta.filename) {
-  measure(Number(process.argv[2] ?? 20), [
-    ['import "loko"', () => timeImport("loko")],
-    ["import of nothing", () => timeImport(NOTHING)],
-    ["node -e 0", () => timeProcess("-e", "0")],
-    ["loko --version", () => timeProcess("dist/cli/main.js", "--version")],
-    ["loko --help", () => timeProcess("dist/cli/main.js", "--help")],
-  ]);
+const results = [...times].map(([name, all]) => {
+  const of = (key) => all.map((time) => time[key]);
+  const processor = all[0].processor === undefined ? undefined : median(of("processor"));
+  return { name, median: median(of("wall")), least: Math.min(...of("wall")), processor };
+});
+if (values.json) {
+  console.log(JSON.stringify(results));
+} else {
+  for (const { name, median, least, processor } of results) {
+    const used = processor === undefined ? "" : `, processor ${processor.toFixed(1)}`;
+    console.log(
+      `${name.padEnd(32)} median ${median.toFixed(1)} ms, least ${least.toFixed(1)}${used}`,
+    );
+  }
 }
