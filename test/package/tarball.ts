@@ -93,10 +93,10 @@ export function barePath(folder: string): string {
   return bin;
 }
 
-export interface Installation {
-  readonly log: string;
-  /** Seconds of the clock, and of the processor in npm's own process. */
-  readonly seconds: { readonly wall: number; readonly cpu: number };
+/** Seconds of the clock, and of the processor in npm's own process. */
+export interface Duration {
+  readonly wall: number;
+  readonly cpu: number;
 }
 
 /**
@@ -108,7 +108,7 @@ export function install(
   folder: string,
   bin: string,
   ...flags: string[]
-): Installation {
+): Duration {
   mkdirSync(folder);
   writeConsumer(folder, tarball);
   const timer = join(folder, "timer.cjs");
@@ -120,7 +120,7 @@ export function install(
     });`,
   );
   const start = performance.now();
-  const log = execFileSync(
+  execFileSync(
     join(bin, "node"),
     [
       "--require",
@@ -134,13 +134,12 @@ export function install(
     ],
     {
       cwd: folder,
-      encoding: "utf8",
       stdio: "pipe",
       env: { HOME: process.env.HOME, PATH: bin, npm_config_cache: npmCache() },
     },
   );
   const wall = (performance.now() - start) / 1000;
-  return { log, seconds: { wall, cpu: Number(readFileSync(`${timer}.json`, "utf8")) } };
+  return { wall, cpu: Number(readFileSync(`${timer}.json`, "utf8")) };
 }
 
 function npmCache(): string {
