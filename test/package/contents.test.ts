@@ -36,7 +36,7 @@ describe("the npm package", () => {
       /^(?:LICENSE|README\.md|package\.json|CMakeLists\.txt)$/,
       /^dist\/.+\.(?:js|d\.ts)$/,
       /^prebuilds\/[^/]+\/loko\.[^/]+\.node$/,
-      /^native\/(?:addon|core|cpu|cuda|filter|ref)\/[^/]+\.(?:cc|h|cu|cuh|map)$/,
+      /^native\/(?:addon|core|cpu|cuda|filter|ref)\/.+\.(?:cc|h|cu|cuh|map)$/,
       /^scripts\/(?:build-native|check-tools)\.mjs$/,
     ];
 
