@@ -2,6 +2,7 @@
 //
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   node scripts/build-native.mjs --prebuild             only the addon, as it is shipped
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
 //
@@ -22,6 +23,7 @@ const { values } = parseArgs({
   options: {
     sanitize: { type: "string", default: "off" },
     debug: { type: "boolean", default: false },
+    prebuild: { type: "boolean", default: false },
     "configure-only": { type: "boolean", default: false },
   },
 });
@@ -30,6 +32,8 @@ const config = values.debug ? "Debug" : "Release";
 const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitize}` : "");
 const definitions = {
   LOKO_WERROR: process.env.LOKO_WERROR ?? "OFF",
+  LOKO_CUDA: process.env.LOKO_CUDA ?? "AUTO",
+  LOKO_STATIC_STDCXX: values.prebuild ? "ON" : "OFF",
   LOKO_SANITIZE: values.sanitize,
 };
 
@@ -77,5 +81,6 @@ if (!values["configure-only"]) {
     "build",
     `--parallel=${availableParallelism()}`,
     ...(sanitized ? ["--target=loko_native_tests"] : []),
+    ...(values.prebuild ? ["--target=loko"] : []),
   );
 }

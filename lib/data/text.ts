@@ -11,10 +11,9 @@ import {
 } from "../options.js";
 import { type ColumnOptions, findColumns, type TextColumns } from "./columns.js";
 import { Dataset } from "./dataset.js";
-import { type DelimitedFormat, readDelimited } from "./delimited.js";
+import type { DelimitedFormat } from "./delimited.js";
 import { readJsonLines } from "./json-lines.js";
 import { type LabelOptions, labelReader } from "./labels.js";
-import { readParquet } from "./parquet.js";
 import { type ChooseColumns, type DataRecord, formatError } from "./records.js";
 
 export type { Dataset } from "./dataset.js";
@@ -81,6 +80,17 @@ const READERS: Readonly<Record<Format, RecordReader>> = {
   jsonl: readJsonLines,
   parquet: readParquet,
 };
+
+// The parsers are loaded with the first file of their kind: most programs need one of them, or none.
+async function* readDelimited(path: string, choose: ChooseColumns, format: DelimitedFormat) {
+  const delimited = await import("./delimited.js");
+  yield* delimited.readDelimited(path, choose, format);
+}
+
+async function* readParquet(path: string, choose: ChooseColumns) {
+  const parquet = await import("./parquet.js");
+  yield* parquet.readParquet(path, choose);
+}
 
 const columnName: OptionRule = {
   expected: "the name of a column",

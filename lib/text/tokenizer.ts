@@ -4,7 +4,7 @@ import type { JsonObject } from "../io/json.js";
 import type { TextInputs } from "../models/inputs.js";
 import { checkOptions, either, integerIn, type OptionRule, oneOf } from "../options.js";
 import { readJsonFile } from "./files.js";
-import { Pipeline } from "./pipeline.js";
+import type { Pipeline } from "./pipeline.js";
 import { Section, tokenizerError } from "./section.js";
 import type { Piece } from "./template.js";
 import { keptLengths, type Truncation } from "./truncate.js";
@@ -138,6 +138,7 @@ export class Tokenizer {
     const specialTokens = await readJsonFile(dir, "special_tokens_map.json");
     const json =
       (await readJsonFile(dir, "tokenizer.json")) ?? (await readVocabularyFiles(dir, config));
+    const { Pipeline } = await import("./pipeline.js");
     const pipeline = new Pipeline(configured(json, config));
     return new Tokenizer(pipeline, readSettings(config, specialTokens, pipeline, options));
   }
