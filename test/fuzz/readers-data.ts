@@ -21,7 +21,7 @@ function texts(
   name: string,
   file: string,
   originals: readonly Files[],
-  options: TextDatasetOptions = { numLabels: 3 },
+  options: TextDatasetOptions = { numLabels: 3, label2id: { neg: 0, pos: 1 } },
 ): Reader {
   return {
     name,
@@ -102,7 +102,7 @@ const decode: Reader = {
   originals: [
     ...["photo-420.jpg", "photo-444.jpg", "cmyk.jpg", "exif.jpg", "grey.jpg", "profile.jpg"],
     ...["rgb.png", "rgba.png", "palette.png", "rgb16.png", "bilevel.png", "tall.png"],
-    ...["animated.gif", "animated.webp", "lossy.webp", "rgb.tif", "cmyk.tif", "float.tif"],
+    ...["animated.gif", "animated.webp", "lossy.webp", "rgb.tif", "cmyk.tif"],
   ].map((name) => fixtureFile(`images/${name}`, "image")),
   async read(dir) {
     const path = join(dir, "image");
@@ -158,7 +158,7 @@ export async function dataReaders(): Promise<Reader[]> {
       "parquet-texts",
       "rows.parquet",
       data(
-        [...parquet, "delta", "bool", "names", "nested", "test-set"].map((n) => `${n}.parquet`),
+        [...parquet, "delta", "bool", "names", "test-set"].map((n) => `${n}.parquet`),
         "rows.parquet",
       ),
     ),

@@ -30,7 +30,7 @@ const safetensors: Reader = {
 };
 
 /** Loads it, predicts and learns with it. */
-function models(name: string, folders: readonly string[]): Reader {
+function models(name: string, folders: readonly string[], targetModules = "all-linear"): Reader {
   return {
     name,
     originals: folders.map(fixtureFolder),
@@ -39,7 +39,7 @@ function models(name: string, folders: readonly string[]): Reader {
       const { inputs, labels } = sampleOf(model, 1);
       using logits = await model.forward(inputs);
       await logits.data();
-      await model.addAdapter({ r: 2, targetModules: "all-linear" });
+      await model.addAdapter({ r: 2, targetModules });
       await new LoKO(model).step(inputs, labels);
     },
   };
@@ -208,11 +208,11 @@ export async function modelReaders(): Promise<Reader[]> {
     safetensors,
     models("model-vit", ["vit/odd/base", "vit/odd/base_sharded", "vision/dinov2/base"]),
     models("model-text", ["text/bert_small/base", "text/roberta_small/base"]),
-    models("model-conv", [
-      ...["resnet_basic", "timm_resnet18", "densenet", "lenet"].map(
-        (name) => `vision/${name}/base`,
-      ),
-    ]),
+    models(
+      "model-conv",
+      ["resnet_basic", "timm_resnet18", "densenet", "lenet"].map((name) => `vision/${name}/base`),
+      ".*conv.*",
+    ),
     adapters("bert"),
     adapters("vit"),
     adapters("resnet"),
