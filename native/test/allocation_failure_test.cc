@@ -28,14 +28,15 @@ void* allocate(std::size_t size) {
 
 }  // namespace
 
-// The other forms of new and delete come down to these.
-void* operator new(std::size_t size) {
+// The other forms of new and delete come down to these. Not inlined: GCC would see a free() of what it
+// knows as memory of its own operator new, and warn.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   return allocate(size);
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-void operator delete(void* memory, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
   std::free(memory);
 }
 
