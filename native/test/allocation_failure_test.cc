@@ -28,10 +28,17 @@ void* allocate(std::size_t size) {
 
 }  // namespace
 
-// The other forms of new and delete come down to these. Not inlined: GCC would see a free() of what it
-// knows as memory of its own operator new, and warn.
+// The other forms of new and delete come down to these; the one that does not throw is a sanitizer's own
+// otherwise. Not inlined: GCC would see a free() of what it knows as memory of its own operator new.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   return allocate(size);
+}
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return allocate(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
   std::free(memory);
