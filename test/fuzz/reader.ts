@@ -95,7 +95,8 @@ export function makeCase(reader: Reader, dir: string, random: Random): void {
     const bytes = files.get(name);
     if (bytes === undefined) continue; // was removed
     const other = files.get(random.pick(names)) ?? bytes;
-    const changed = mutateFile(name, bytes, other, random);
+    // A copy, and no Buffer, whose slice() would share the memory of the original.
+    const changed = mutateFile(name, Uint8Array.from(bytes), other, random);
     if (changed === undefined) files.delete(name);
     else files.set(name, changed);
   }
