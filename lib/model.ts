@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { types } from "node:util";
+import { abortable, abortSignal } from "./abort.js";
 import { type Device, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
@@ -67,6 +68,8 @@ export interface ModelOptions {
    * checkpoint without a head always gets a new one; `newWeights` lists it.
    */
   ignoreMismatchedSizes?: boolean;
+  /** Ends the loading: `fromPretrained` rejects with `signal.reason` at once, and what was read is freed. */
+  signal?: AbortSignal;
 }
 
 /** What one sample of a model is. */
@@ -188,29 +191,36 @@ export class Model implements Disposable {
       seed: integerIn(0),
       ignoreMismatchedSizes: trueOrFalse,
       imageSize: imageSizeRule,
+      signal: abortSignal,
     });
-    const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false } = options;
+    const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false, signal } = options;
+    signal?.throwIfAborted();
     const imageSize = options.imageSize === undefined ? undefined : imageExtent(options.imageSize);
     const device = resolveDevice(options.device ?? "auto");
 
     await refuseFile(dir);
-    const checkpoint = await openCheckpoint(dir);
+    const checkpoint = await abortable(openCheckpoint(dir), signal);
     const architecture = architectureOf(checkpoint);
     const definition = architecture.define(checkpoint, { numLabels, imageSize });
     const { graph, derived = [] } = definition;
     const sources = findWeights(definition, checkpoint, { numLabels, ignoreMismatchedSizes });
-    const carried = await readCarried(sources.carried);
+    const carried = await abortable(readCarried(sources.carried), signal);
     const labels = readLabels(checkpoint.config, graph.outputs);
+    const weights = await deriveWeights(sources.weights, sources.carried, derived, graph);
+    signal?.throwIfAborted();
     const session = createSession({
       device,
       threads,
       seed,
       graph: graph.spec,
-      weights: await deriveWeights(sources.weights, sources.carried, derived, graph),
+      weights,
     });
     const runtime = new ModelRuntime(session, definition);
     try {
-      await runtime.run((native) => native.load());
+      await abortable(
+        runtime.run((native) => native.load()),
+        signal,
+      );
     } catch (error) {
       runtime.dispose();
       throw error;
@@ -259,6 +269,7 @@ export class Model implements Disposable {
     checkOptions("Model.saveAdapter", options, {
       overwrite: trueOrFalse,
       dialect: oneOf("both", "v4", "v5"),
+      signal: abortSignal,
     });
     await saveAdapter(this.#host(), dir, options);
   }
@@ -282,7 +293,7 @@ export class Model implements Disposable {
   async loadAdapter(dir: string, options: LoadAdapterOptions = {}): Promise<AdapterSummary> {
     this.#requireNoAdapter();
     requireFolder(dir);
-    checkOptions("Model.loadAdapter", options, { isTrainable: trueOrFalse });
+    checkOptions("Model.loadAdapter", options, { isTrainable: trueOrFalse, signal: abortSignal });
     return loadAdapter(this.#host(), dir, options);
   }
 
@@ -321,7 +332,7 @@ export class Model implements Disposable {
   async save(dir: string, options: SaveOptions = {}): Promise<SaveSummary> {
     this.runtime.requireAlive();
     requireFolder(dir);
-    checkOptions("Model.save", options, { overwrite: trueOrFalse });
+    checkOptions("Model.save", options, { overwrite: trueOrFalse, signal: abortSignal });
     return saveModel(this.#host(), dir, options);
   }
 

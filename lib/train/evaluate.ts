@@ -1,7 +1,8 @@
+import { abortSignal } from "../abort.js";
 import { type Evaluation, MetricAccumulator, type MetricName } from "../metrics/accumulator.js";
 import { Model } from "../model.js";
 import { checkOptions } from "../options.js";
-import { abortSignal, inputError, readSamples, type SampleStream } from "./stream.js";
+import { inputError, readSamples, type SampleStream } from "./stream.js";
 
 /** Options of {@link evaluate}. */
 export interface EvaluateOptions {
