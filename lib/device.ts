@@ -44,7 +44,9 @@ export interface CudaInfo {
 
 /** What this build and this machine offer. */
 export interface DeviceInfo {
+  /** The devices `"cpu"` and `"ref"`. */
   readonly cpu: {
+    /** Whether the native addon could be loaded and has kernels for this processor. */
     readonly available: boolean;
     /** Why not; only where `available` is false. */
     readonly reason?: string;
@@ -55,6 +57,7 @@ export interface DeviceInfo {
     /** Threads used by default: physical cores within the affinity mask and the cgroup quota. */
     readonly threads: number;
   };
+  /** The device `\"cuda\"`; `reason` says why it is not available. */
   readonly cuda: CudaInfo;
 }
 

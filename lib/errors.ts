@@ -54,13 +54,10 @@ const CODES = [
   "ERR_UNSUPPORTED",
   /** The device that was asked for is not available; the message says why. */
   "ERR_DEVICE_UNAVAILABLE",
-<<<<<<< HEAD
   /** The GPU reported an error, and its model is of no more use; the message names the kernel. */
   "ERR_DEVICE_FAILED",
-=======
   /** The environment variable LOKO_CUBLASLT names a cuBLASLt that cannot be used; the message lists what was tried. */
   "ERR_CUBLAS_UNAVAILABLE",
->>>>>>> lt
   /** The native addon could not be found or loaded. */
   "ERR_NATIVE_LOAD",
   /** Memory on the host or on the device could not be allocated. */
@@ -101,7 +98,12 @@ const CODES = [
   "ERR_CHECKPOINT_MISMATCH",
 ] as const;
 
-/** The stable codes of {@link LokoError}; the text of a message may change, a code does not. */
+/**
+ * The stable codes of {@link LokoError}; the text of a message may change, a code does not.
+ * docs/errors.md says what each of them means.
+ *
+ * @useDeclaredType
+ */
 export type LokoErrorCode = (typeof CODES)[number];
 
 /**
@@ -109,9 +111,12 @@ export type LokoErrorCode = (typeof CODES)[number];
  * came, where, and what to do. `cause` holds the underlying error where there is one.
  */
 export class LokoError extends Error {
+  /** Always `"LokoError"`. */
   override readonly name = "LokoError";
+  /** What went wrong, for programs. */
   readonly code: LokoErrorCode;
 
+  /** For errors of your own sources and callbacks; the package throws all others. */
   constructor(code: LokoErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;

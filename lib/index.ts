@@ -1,3 +1,9 @@
+/**
+ * Online fine-tuning of pretrained models with LoRA and the Low-Rank Kalman Optimizer.
+ *
+ * @module loko
+ */
+
 export { batches, Dataset, type Items, type ShuffleOptions } from "./data/dataset.js";
 export { type IdxArray, type ReadIdxOptions, readIdx } from "./data/idx.js";
 export {
@@ -101,6 +107,7 @@ export { type EncodeImagesOptions, encodeImages } from "./train/encode-images.js
 export { type EvaluateOptions, evaluate } from "./train/evaluate.js";
 export {
   type OnlineSample,
+  type SampleStream,
   type StepEvent,
   type TrainOnlineOptions,
   trainOnline,

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { types } from "node:util";
+import { abortable, abortSignal } from "./abort.js";
 import { type Device, type ModelDevice, type Precision, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
@@ -71,20 +72,28 @@ export interface ModelOptions {
    * checkpoint without a head always gets a new one; `newWeights` lists it.
    */
   ignoreMismatchedSizes?: boolean;
+  /** Ends the loading: `fromPretrained` rejects with `signal.reason` at once, and what was read is freed. */
+  signal?: AbortSignal;
 }
 
 /** What one sample of a model is. */
 export type ModelInput =
   | {
+      /** Tells the two apart. */
       readonly kind: "image";
+      /** [C, H, W] of one image, in pixels. */
       readonly shape: readonly [channels: number, height: number, width: number];
     }
   | {
+      /** Tells the two apart. */
       readonly kind: "text";
+      /** Number of token ids. */
       readonly vocabSize: number;
       /** Most tokens of one text. */
       readonly maxLength: number;
+      /** Number of token types; 1 where texts of a pair are not told apart by type. */
       readonly typeVocabSize: number;
+      /** The token that fills up shorter texts. */
       readonly padTokenId: number;
     };
 
@@ -191,31 +200,38 @@ export class Model implements Disposable {
       seed: integerIn(0),
       ignoreMismatchedSizes: trueOrFalse,
       imageSize: imageSizeRule,
+      signal: abortSignal,
     });
-    const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false } = options;
+    const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false, signal } = options;
+    signal?.throwIfAborted();
     const imageSize = options.imageSize === undefined ? undefined : imageExtent(options.imageSize);
     const { precision = "float32" } = options;
     const device = resolveDevice(options.device, precision);
 
     await refuseFile(dir);
-    const checkpoint = await openCheckpoint(dir);
+    const checkpoint = await abortable(openCheckpoint(dir), signal);
     const architecture = architectureOf(checkpoint);
     const definition = architecture.define(checkpoint, { numLabels, imageSize });
     const { graph, derived = [] } = definition;
     const sources = findWeights(definition, checkpoint, { numLabels, ignoreMismatchedSizes });
-    const carried = await readCarried(sources.carried);
+    const carried = await abortable(readCarried(sources.carried), signal);
     const labels = readLabels(checkpoint.config, graph.outputs);
+    const weights = await deriveWeights(sources.weights, sources.carried, derived, graph);
+    signal?.throwIfAborted();
     const session = createSession({
       device: device.name,
       precision,
       threads,
       seed,
       graph: graph.spec,
-      weights: await deriveWeights(sources.weights, sources.carried, derived, graph),
+      weights,
     });
     const runtime = new ModelRuntime(session, definition);
     try {
-      await runtime.run((native) => native.load());
+      await abortable(
+        runtime.run((native) => native.load()),
+        signal,
+      );
     } catch (error) {
       runtime.dispose();
       throw error;
@@ -235,6 +251,7 @@ export class Model implements Disposable {
    * `modulesToSave`, the trainable parameters. With the default initialisation B is zero, so the
    * model computes the same as before.
    *
+   * @param options - rank, targets and so on; without any r = 8 on the default modules of the model.
    * @throws LokoError `ERR_LORA_RANK`, `ERR_LORA_CONFIG` (also when the model has an adapter already),
    * `ERR_TARGET_MODULES`, `ERR_UNSUPPORTED`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`.
    * The model is unchanged then.
@@ -264,6 +281,7 @@ export class Model implements Disposable {
     checkOptions("Model.saveAdapter", options, {
       overwrite: trueOrFalse,
       dialect: oneOf("both", "v4", "v5"),
+      signal: abortSignal,
     });
     await saveAdapter(this.#host(), dir, options);
   }
@@ -287,7 +305,7 @@ export class Model implements Disposable {
   async loadAdapter(dir: string, options: LoadAdapterOptions = {}): Promise<AdapterSummary> {
     this.#requireNoAdapter();
     requireFolder(dir);
-    checkOptions("Model.loadAdapter", options, { isTrainable: trueOrFalse });
+    checkOptions("Model.loadAdapter", options, { isTrainable: trueOrFalse, signal: abortSignal });
     return loadAdapter(this.#host(), dir, options);
   }
 
@@ -296,7 +314,8 @@ export class Model implements Disposable {
    * replace theirs. The model computes the same and has no adapter then: `save` writes it, and another
    * adapter may be added.
    *
-   * @returns the largest |change| of an element of a weight with LoRA factors, and the module it is in.
+   * @returns `largestChange`, the largest |change| of an element of a weight with LoRA factors, and the path
+   * of the `module` it is in.
    * @throws LokoError `ERR_LORA_CONFIG` without an adapter, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
    * `ERR_OUT_OF_MEMORY`. The model is unchanged then.
    */
@@ -325,7 +344,7 @@ export class Model implements Disposable {
   async save(dir: string, options: SaveOptions = {}): Promise<SaveSummary> {
     this.runtime.requireAlive();
     requireFolder(dir);
-    checkOptions("Model.save", options, { overwrite: trueOrFalse });
+    checkOptions("Model.save", options, { overwrite: trueOrFalse, signal: abortSignal });
     return saveModel(this.#host(), dir, options);
   }
 
@@ -349,6 +368,7 @@ export class Model implements Disposable {
   /**
    * The exact derivative of the outputs with respect to the trainable parameters, by m backward rows.
    *
+   * @param inputs - a batch of any size B; the result takes 4·B·m·n bytes.
    * @returns [B, m, n], in the order of {@link Model.parameters}. With `observation: "softmax"` the
    * derivative of softmax(z), that is (diag(π) − π·πᵀ)·∂z/∂θ.
    * @throws LokoError as {@link Model.forward}, `ERR_NO_TRAINABLE_PARAMETERS`, `ERR_OPTION`.
@@ -437,6 +457,7 @@ export class Model implements Disposable {
     this.runtime.dispose();
   }
 
+  /** {@link Model.dispose}, at the end of the block of a `using` declaration. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -3,6 +3,7 @@
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
 //   node scripts/build-native.mjs --target=loko_gpu_tests  only this, in build/
+//   node scripts/build-native.mjs --prebuild             only the addon, as it is shipped
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
 //   LOKO_CUDA=ON|OFF node scripts/build-native.mjs       with CUDA or not; default AUTO: where nvcc is found
@@ -25,20 +26,26 @@ const { values } = parseArgs({
   options: {
     sanitize: { type: "string", default: "off" },
     debug: { type: "boolean", default: false },
+    prebuild: { type: "boolean", default: false },
     "configure-only": { type: "boolean", default: false },
     target: { type: "string" },
   },
 });
+// Machine code for every GPU generation since Ampere; PTX of the last one is for later ones. A driver that is
+// older than the toolkit can run its machine code and not its PTX.
+const SHIPPED_ARCHITECTURES = "80-real;86-real;89-real;90";
+
 const sanitized = values.sanitize !== "off";
 const config = values.debug ? "Debug" : "Release";
 const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitize}` : "");
 const definitions = {
   LOKO_WERROR: process.env.LOKO_WERROR ?? "OFF",
-  LOKO_SANITIZE: values.sanitize,
   LOKO_CUDA: process.env.LOKO_CUDA ?? "AUTO",
-  ...(process.env.LOKO_CUDA_ARCHITECTURES && {
-    LOKO_CUDA_ARCHITECTURES: process.env.LOKO_CUDA_ARCHITECTURES,
-  }),
+  LOKO_STATIC_STDCXX: values.prebuild ? "ON" : "OFF",
+  LOKO_SANITIZE: values.sanitize,
+  // Empty: that of CMakeLists.txt.
+  LOKO_CUDA_ARCHITECTURES:
+    process.env.LOKO_CUDA_ARCHITECTURES ?? (values.prebuild ? SHIPPED_ARCHITECTURES : ""),
 };
 
 const require = createRequire(import.meta.url);
@@ -83,7 +90,8 @@ if (!isConfigured) {
   writeFileSync(signatureFile, signature);
 }
 if (!values["configure-only"]) {
-  const target = values.target ?? (sanitized ? "loko_native_tests" : undefined);
+  const part = sanitized ? "loko_native_tests" : values.prebuild ? "loko" : undefined;
+  const target = values.target ?? part;
   runCmakeJs(
     "build",
     `--parallel=${availableParallelism()}`,

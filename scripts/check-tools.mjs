@@ -3,7 +3,10 @@
 // Node and before `npm ci`.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
+
+const require = createRequire(import.meta.url);
 
 const kNode = [20, 19];
 const kCmake = [3, 25];
@@ -14,6 +17,15 @@ function versionOf(command) {
   if (status !== 0) return null;
   const match = /(\d+)\.(\d+)/.exec(stdout);
   return match ? [Number(match[1]), Number(match[2])] : [0, 0];
+}
+
+function canResolve(name) {
+  try {
+    require.resolve(`${name}/package.json`);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function isOlder(found, wanted) {
@@ -62,8 +74,15 @@ export function missingTools() {
       `CMake ${kCmake.join(".")} or newer is needed, found ${cmake.join(".")}: pip install "cmake>=${kCmake.join(".")}"`,
     ];
   }
-  if (!existsSync(new URL("../node_modules/cmake-js/package.json", import.meta.url))) {
-    return [`Development dependencies are missing in ${projectRoot}: npm ci`];
+  const missingPackages = ["cmake-js", "node-addon-api"].filter((name) => !canResolve(name));
+  if (missingPackages.length > 0) {
+    // A clone has a lock file, an installed package has none.
+    const install = existsSync(new URL("../package-lock.json", import.meta.url))
+      ? "npm ci"
+      : "npm install --no-save cmake-js@8 node-addon-api@8";
+    return [
+      `Packages that the build needs are missing (${missingPackages.join(", ")}): ${install}`,
+    ];
   }
   return [];
 }

@@ -57,6 +57,12 @@ export class Dataset<T> implements AsyncIterable<T> {
     return new Dataset(() => source);
   }
 
+  /**
+   * Reads the items from the first one on.
+   *
+   * @throws LokoError ERR_INPUT_TYPE when the function of {@link Dataset.from} gives no iterable; what
+   * reading the items throws.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
     const items = this.#open();
     checkItems("Dataset", items);
@@ -101,7 +107,11 @@ export class Dataset<T> implements AsyncIterable<T> {
     return new Dataset(() => skipped(this, count));
   }
 
-  /** The items as `change` returns them; a promise is waited for. */
+  /**
+   * The items as `change` returns them; a promise is waited for.
+   *
+   * @throws LokoError ERR_INPUT_TYPE when `change` is no function.
+   */
   map<U>(change: (item: T) => U | Promise<U>): Dataset<Awaited<U>> {
     if (typeof change !== "function") {
       throw new LokoError("ERR_INPUT_TYPE", `map: expected a function, got ${describe(change)}.`);
@@ -113,13 +123,15 @@ export class Dataset<T> implements AsyncIterable<T> {
 /**
  * Groups items into arrays of `size`; the last one has what is left over.
  *
+ * @param size - items of a batch, an integer >= 1.
  * @throws LokoError ERR_INPUT_TYPE when `items` is not iterable; ERR_OPTION.
  */
 export function batches<T>(
   items: Items<T>,
   size: number,
   options: {
-    /** Leaves out a last batch that is not full. Default false. */ dropLast?: boolean;
+    /** Leaves out a last batch that is not full. Default false. */
+    dropLast?: boolean;
   } = {},
 ): Dataset<T[]> {
   checkItems("batches", items);

@@ -4,8 +4,14 @@ import { createGunzip } from "node:zlib";
 import { LokoError } from "../errors.js";
 import { readInto, withFile } from "../io/files.js";
 
-/** An array read from an IDX file, row-major. */
-export type IdxArray = { readonly shape: readonly number[] } & (
+/**
+ * An array read from an IDX file: its extents, element type and elements, row-major and in the byte order of
+ * the machine.
+ */
+export type IdxArray = {
+  /** Extent of each dimension. */
+  readonly shape: readonly number[];
+} & (
   | { readonly dtype: "uint8"; readonly data: Uint8Array }
   | { readonly dtype: "int8"; readonly data: Int8Array }
   | { readonly dtype: "int16"; readonly data: Int16Array }
@@ -14,6 +20,7 @@ export type IdxArray = { readonly shape: readonly number[] } & (
   | { readonly dtype: "float64"; readonly data: Float64Array }
 );
 
+/** Options of {@link readIdx}. */
 export interface ReadIdxOptions {
   /** Largest size of the data accepted, in bytes after decompression. Default 1 GiB. */
   maxBytes?: number;
@@ -33,6 +40,8 @@ const TYPES: Readonly<Record<number, { dtype: IdxArray["dtype"]; size: 1 | 2 | 4
  * Reads an IDX file, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist), plain or
  * compressed with gzip, whatever its name.
  *
+ * @param path - of the file.
+ * @param options - `maxBytes`, default 1 GiB.
  * @throws LokoError ERR_FILE_NOT_FOUND, ERR_FILE_READ; ERR_IDX_FORMAT when the magic number, the type or
  * the dimensions are wrong, when data is missing or left over, or above `maxBytes`.
  */

@@ -7,7 +7,6 @@ import { cifarOf, formatOfCifar, openCifar } from "./cifar.js";
 import { Dataset } from "./dataset.js";
 import { isIdxName, openIdxImages } from "./idx-images.js";
 import { openImageFolder } from "./image-folder.js";
-import { openImageParquet } from "./image-parquet.js";
 import type { ImageExample, ImageSourceFacts } from "./image-source.js";
 import { formatError } from "./records.js";
 
@@ -21,6 +20,8 @@ export type { ImageExample } from "./image-source.js";
  * - `"cifar10"`, `"cifar100"`: the binary version of CIFAR.
  * - `"parquet"`: encoded images in Parquet, as Hugging Face has them.
  * - `"auto"`: by the name of a file, or by what is in a folder.
+ *
+ * @useDeclaredType
  */
 export type ImageFormat = (typeof FORMATS)[number] | "auto";
 
@@ -235,6 +236,7 @@ async function open(
       return openCifar(path, isFolder, { ...options, format, split, granularity, labels });
     case "parquet": {
       const files = isFolder ? await filesOfSplit(path, split) : [path];
+      const { openImageParquet } = await import("./image-parquet.js");
       return openImageParquet(files, { ...options, labelColumn: labels ? labelColumn : false });
     }
   }

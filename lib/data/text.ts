@@ -11,16 +11,16 @@ import {
 } from "../options.js";
 import { type ColumnOptions, findColumns, type TextColumns } from "./columns.js";
 import { Dataset } from "./dataset.js";
-import { type DelimitedFormat, readDelimited } from "./delimited.js";
+import type { DelimitedFormat } from "./delimited.js";
 import { readJsonLines } from "./json-lines.js";
 import { type LabelOptions, labelReader } from "./labels.js";
-import { readParquet } from "./parquet.js";
 import { type ChooseColumns, type DataRecord, formatError } from "./records.js";
 
 export type { Dataset } from "./dataset.js";
 
 /** A text, or a pair of texts, and its label. */
 export interface TextExample {
+  /** The text, or the first of a pair. */
   text: string;
   /** The second text of a pair. */
   pair?: string;
@@ -38,6 +38,9 @@ export interface TextExample {
  * - `"cola"`: tab-separated without a header: source, label, star, sentence; its test set has a header.
  * - `"csv"`: comma-separated with a header; fields in double quotes may hold line breaks.
  * - `"jsonl"`: one JSON object per line.
+ * - `"parquet"`: one column for the texts, one for the labels; other columns are not read.
+ *
+ * @useDeclaredType
  */
 export type DataFormat = (typeof FORMATS)[number] | "auto";
 
@@ -78,6 +81,17 @@ const READERS: Readonly<Record<Format, RecordReader>> = {
   parquet: readParquet,
 };
 
+// The parsers are loaded with the first file of their kind: most programs need one of them, or none.
+async function* readDelimited(path: string, choose: ChooseColumns, format: DelimitedFormat) {
+  const delimited = await import("./delimited.js");
+  yield* delimited.readDelimited(path, choose, format);
+}
+
+async function* readParquet(path: string, choose: ChooseColumns) {
+  const parquet = await import("./parquet.js");
+  yield* parquet.readParquet(path, choose);
+}
+
 const columnName: OptionRule = {
   expected: "the name of a column",
   accepts: (value) => typeof value === "string",
@@ -92,13 +106,14 @@ const label2idRule: OptionRule = {
 };
 
 /**
- * The texts and labels of a file, read as they are iterated over and anew each time; the file may be
+ * Opens the texts and labels of a file, read as they are iterated over and anew each time; the file may be
  * larger than memory (Parquet: one row group at a time is held). Text files are UTF-8, with or without
  * byte order mark, and plain or compressed with gzip.
  *
  * A label is an integer, a string of digits, a boolean (false is 0), or a name in `label2id`; -1 means that
  * there is none. With `regression` it is any finite number.
  *
+ * @param path - of the file.
  * @throws LokoError at once: ERR_INPUT_TYPE, ERR_OPTION. While iterated over: ERR_FILE_NOT_FOUND,
  * ERR_FILE_READ; ERR_DATA_FORMAT for a file that is empty, damaged, ragged or not UTF-8;
  * ERR_DATA_COLUMN for a column that is not there or holds no text; ERR_LABEL_UNKNOWN,

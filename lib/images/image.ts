@@ -4,7 +4,9 @@ import type { ImageSize } from "./pixels.js";
 
 /** Pixels of one image: uint8, row-major [H, W, C], grey (C = 1) or RGB (C = 3). */
 export interface RawImage extends ImageSize {
+  /** H·W·C bytes, row-major, the channels of a pixel side by side. */
   readonly data: Uint8Array;
+  /** C: 1 for grey, 3 for RGB. */
   readonly channels: 1 | 3;
 }
 

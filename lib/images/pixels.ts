@@ -2,10 +2,13 @@ import { describe, LokoError } from "../errors.js";
 
 /** Height and width of an image in pixels. */
 export interface ImageSize {
+  /** Rows H, >= 1. */
   readonly height: number;
+  /** Columns W, >= 1. */
   readonly width: number;
 }
 
+/** Options of {@link normalizeImages}. */
 export interface NormalizeOptions extends ImageSize {
   /** Mean of each output channel after scaling to [0, 1], as `image_mean` in Hugging Face's files. */
   readonly mean: readonly number[];
@@ -19,6 +22,7 @@ export interface NormalizeOptions extends ImageSize {
 export interface PixelInputs {
   /** Row-major [B, C, H, W]. */
   readonly pixelValues: Float32Array;
+  /** [B, C, H, W]. */
   readonly shape: [batch: number, channels: number, height: number, width: number];
 }
 
@@ -28,6 +32,7 @@ export interface PixelInputs {
  *
  * @param images - B images one after the other, each planar with C channels [B, C, H, W], or with one
  * channel [B, H, W], which is then repeated C times.
+ * @param options - size, means and deviations.
  * @throws LokoError ERR_OPTION for bad sizes, means or deviations; ERR_SHAPE_MISMATCH when the bytes are
  * neither B·C·H·W nor B·H·W.
  */
@@ -75,6 +80,10 @@ export function normalizeImages(
  * Turns a single-channel image [H, W] counter-clockwise by `turns` quarters (negative: clockwise), as
  * `numpy.rot90`. An odd number swaps height and width.
  *
+ * @param image - H·W bytes, row-major.
+ * @param size - H and W, before turning.
+ * @param turns - an integer. Default 1.
+ * @returns a new array.
  * @throws LokoError ERR_OPTION for bad sizes or turns, ERR_SHAPE_MISMATCH for other than H·W bytes.
  */
 export function rotate90(image: Uint8Array, { height, width }: ImageSize, turns = 1): Uint8Array {
@@ -104,7 +113,7 @@ export function rotate90(image: Uint8Array, { height, width }: ImageSize, turns 
   return rotated;
 }
 
-/** The negative of an image, 255 − x for every byte, whatever its shape. */
+/** The negative of an image, 255 − x for every byte, whatever its shape, as a new array. */
 export function invert(image: Uint8Array): Uint8Array {
   return image.map((x) => 255 - x);
 }

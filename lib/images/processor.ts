@@ -42,7 +42,7 @@ export interface ImageWork {
  * ```
  */
 export class ImageProcessor {
-  /** 1 or 3. */
+  /** C of every result: 3 for RGB, 1 for grey. */
   readonly channels: 1 | 3;
   /** Height and width of every result, or undefined where they depend on the image. */
   readonly outputSize: ImageSize | undefined;

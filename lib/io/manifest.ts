@@ -69,17 +69,29 @@ export async function verifyManifest(folder: string, required: readonly string[]
 async function readManifest(folder: string): Promise<Record<string, FileDigest>> {
   const path = join(folder, MANIFEST_FILE);
   const { format, files } = await readJsonObject(path);
-  if (format !== FORMAT_VERSION || typeof files !== "object" || files === null) {
+  if (format !== FORMAT_VERSION || !isDigests(files)) {
     throw new LokoError(
       "ERR_CONFIG",
-      `${MANIFEST_FILE} must have format ${FORMAT_VERSION} and files, got ${describe(format)}.`,
+      `${MANIFEST_FILE} must have format ${FORMAT_VERSION}, and files with size and sha256 each; got ` +
+        `${describe(format)} and ${describe(files)}.`,
     );
   }
   // A name with a separator could lead out of the folder.
-  const bad = Object.keys(files).find((name) => /[\\/]/.test(name) || name === "..");
-  if (bad === undefined) return files as Record<string, FileDigest>;
+  const bad = Object.keys(files).find((name) => /[\\/\0]/.test(name) || name === "..");
+  if (bad === undefined) return files;
   throw new LokoError(
     "ERR_CONFIG",
     `${MANIFEST_FILE} names ${describe(bad)}, which is no file name.`,
+  );
+}
+
+function isDigests(files: unknown): files is Record<string, FileDigest> {
+  return (
+    typeof files === "object" &&
+    files !== null &&
+    Object.values(files).every(
+      (file: Partial<FileDigest> | null) =>
+        Number.isSafeInteger(file?.size) && typeof file?.sha256 === "string",
+    )
   );
 }

@@ -12,6 +12,7 @@ import {
   rmdir,
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { isAbortOf } from "../abort.js";
 import { describe, LokoError } from "../errors.js";
 
 /** Options of {@link writeFolder}. */
@@ -25,6 +26,8 @@ export interface OutputFolderOptions {
    * none of its name. Default: none does.
    */
   readonly isReplaced?: (name: string) => boolean;
+  /** Gives up, with its reason, until the folder takes its place. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Hidden folders and files that are being filled; a process that ends at once takes them with it. */
@@ -57,13 +60,15 @@ export async function checkFolder(dir: string, options: OutputFolderOptions = {}
  * @param dir - the folder; missing parents are made.
  * @param fill - receives the path of the hidden folder.
  * @throws LokoError ERR_OUTPUT_EXISTS, ERR_FILE_WRITE; nothing is left behind then, and the former
- * folder is as it was. Errors of `fill` that have a code are passed on.
+ * folder is as it was. Errors of `fill` that have a code are passed on. Rejects with the reason of a signal.
  */
 export async function writeFolder(
   dir: string,
   fill: (folder: string) => Promise<void>,
   options: OutputFolderOptions = {},
 ): Promise<void> {
+  const { signal } = options;
+  signal?.throwIfAborted();
   let created: string | undefined;
   let temporary: string | undefined;
   let parent: string | undefined;
@@ -80,6 +85,7 @@ export async function writeFolder(
     await fill(temporary);
     await syncAll(temporary);
     await requireFree(dir, target, options);
+    signal?.throwIfAborted();
     // From here on the hidden folder may be all that there is.
     unfinished.delete(temporary);
     await replace(target, temporary, options);
@@ -90,7 +96,7 @@ export async function writeFolder(
       unfinished.delete(temporary);
     }
     if (created !== undefined) await removeEmpty(parent!, created);
-    throw toWriteError(dir, error);
+    throw isAbortOf(signal, error) ? error : toWriteError(dir, error);
   }
 }
 

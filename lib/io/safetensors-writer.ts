@@ -30,12 +30,13 @@ export function byteLengthOf({ dtype, shape }: Pick<TensorSource, "dtype" | "sha
  * layout is that of the reference implementation: widest types first, then by name, and a header padded
  * with blanks to a multiple of 8 bytes, so that every tensor is aligned.
  *
- * One tensor is in memory at a time. Call it inside `writeFolder`, which makes the file appear whole.
+ * One tensor is in memory at a time; an abort is noticed between two. Call it inside `writeFolder`, which makes the file appear whole.
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorSource[],
   metadata: Readonly<Record<string, string>> = {},
+  signal?: AbortSignal,
 ): Promise<void> {
   const sorted = [...tensors].sort(
     (a, b) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (a.name < b.name ? -1 : 1),
@@ -43,6 +44,7 @@ export async function writeSafetensors(
   await using handle = await open(path, "w");
   await writeAll(handle, encodeHeader(sorted, metadata));
   for (const tensor of sorted) {
+    signal?.throwIfAborted();
     const bytes = await tensor.read();
     if (bytes.byteLength !== byteLengthOf(tensor)) {
       throw new LokoError(

@@ -28,12 +28,16 @@ export interface SaveAdapterOptions {
    * default, for a file that loads in either version, or `"v4"` or `"v5"` for half the size.
    */
   dialect?: DialectChoice;
+  /** Ends the saving: it rejects with `signal.reason`, and the folder is as it was. */
+  signal?: AbortSignal;
 }
 
 /** Options of {@link Model.loadAdapter}. */
 export interface LoadAdapterOptions {
   /** Whether optimizers may train it. Default false, as in PEFT. */
   isTrainable?: boolean;
+  /** Ends the loading: it rejects with `signal.reason`, and the model is unchanged. */
+  signal?: AbortSignal;
 }
 
 /** What {@link Model.loadAdapter} found. */
@@ -68,10 +72,12 @@ const NO_ADAPTER: NativeAdapter = {
 export async function loadAdapter(
   host: AdapterHost,
   dir: string,
-  { isTrainable = false }: LoadAdapterOptions,
+  { isTrainable = false, signal }: LoadAdapterOptions,
 ): Promise<AdapterSummary> {
   const { runtime } = host;
+  signal?.throwIfAborted();
   const { peft, layout, values } = await readAdapter(dir, host);
+  signal?.throwIfAborted();
   await runtime.run((session) => session.setAdapter(layout.native));
   try {
     await runtime.run((session) => session.writeParameters(values));
@@ -111,7 +117,7 @@ function warn(code: string, message: string): void {
 export async function saveAdapter(
   host: AdapterHost,
   dir: string,
-  { overwrite = false, dialect = "both" }: SaveAdapterOptions,
+  { overwrite = false, dialect = "both", signal }: SaveAdapterOptions,
 ): Promise<void> {
   const { runtime } = host;
   const { layout } = runtime;
@@ -128,7 +134,7 @@ export async function saveAdapter(
 
   const fill = async (folder: string) => {
     const tensors = [...trainedTensors(layout, theta), ...frozenTensors(host, frozen)];
-    await writeSafetensors(join(folder, WEIGHTS_FILE), inDialects(tensors, dialects));
+    await writeSafetensors(join(folder, WEIGHTS_FILE), inDialects(tensors, dialects), {}, signal);
     await writeFile(join(folder, CONFIG_FILE), configText(host, layout, frozen, dialects));
     const hasNewHead = host.newWeights.some((name) => name.startsWith(`${host.head}.`));
     await writeFile(
@@ -136,7 +142,7 @@ export async function saveAdapter(
       modelCard({ ...host, numLabels: host.graph.outputs, hasNewHead }),
     );
   };
-  await writeFolder(dir, fill, { overwrite, ...ADAPTER_FOLDER });
+  await writeFolder(dir, fill, { overwrite, signal, ...ADAPTER_FOLDER });
 }
 
 const ADAPTER_FOLDER = {

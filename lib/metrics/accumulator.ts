@@ -18,7 +18,10 @@ const CLASSIFICATION = {
 
 /**
  * What {@link MetricAccumulator} computes: `"accuracy"`, `"f1"` (of class 1), `"f1Macro"`, `"f1Micro"`,
- * `"f1Weighted"` and `"matthewsCorrelation"` for classification, `"meanSquaredError"` for regression.
+ * `"f1Weighted"` and `"matthewsCorrelation"` for classification, `"meanSquaredError"` for regression; each as
+ * scikit-learn defines it.
+ *
+ * @useDeclaredType
  */
 export type MetricName = keyof typeof CLASSIFICATION | "meanSquaredError";
 
@@ -31,8 +34,12 @@ export const METRICS: Readonly<Record<Task, readonly MetricName[]>> = {
   regression: ["meanSquaredError"],
 };
 
-/** How well a model did on some samples: the metrics that were asked for, and always these. */
+/**
+ * How well a model did on some samples: the metrics that were asked for, by their names, and always the number
+ * of samples and the loss.
+ */
 export interface Evaluation extends Readonly<Partial<Record<MetricName, number>>> {
+  /** Number of samples. */
   readonly samples: number;
   /**
    * Mean over the samples: cross entropy in nats for class indices, squared error over all outputs for

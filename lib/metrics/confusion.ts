@@ -30,7 +30,7 @@ interface ClassCounts {
  * @example
  * ```ts
  * const matrix = new ConfusionMatrix();
- * for await (const { labels, predictions } of batches) matrix.add(labels, predictions);
+ * for (const { labels, predictions } of results) matrix.add(labels, predictions);
  * console.log(matrix.accuracy(), matrix.f1Score("macro"));
  * ```
  */
@@ -199,7 +199,9 @@ export function accuracy(labels: ArrayLike<number>, predictions: ArrayLike<numbe
 /**
  * F1 score, as scikit-learn's `f1_score`.
  *
- * @param options.average - default `"binary"`, the F1 score of class 1.
+ * @param labels - the true class of each sample.
+ * @param predictions - as many.
+ * @param options - `average`, default `"binary"`, the F1 score of class 1.
  * @throws LokoError as {@link accuracy}, and ERR_OPTION as {@link ConfusionMatrix.f1Score}.
  */
 export function f1Score(

@@ -6,10 +6,12 @@ export class RunningMean {
   #compensation = 0;
   #count = 0;
 
+  /** How many numbers were added. */
   get count(): number {
     return this.#count;
   }
 
+  /** Adds a number. */
   add(value: number): void {
     const sum = this.#sum + value;
     // What the addition lost: the low part of whichever was smaller.

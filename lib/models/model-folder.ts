@@ -23,6 +23,8 @@ export interface SaveOptions {
    * Default false.
    */
   overwrite?: boolean;
+  /** Ends the saving: it rejects with `signal.reason`, and the folder is as it was. */
+  signal?: AbortSignal;
 }
 
 /** What {@link Model.save} did to the numbers. */
@@ -82,7 +84,7 @@ function isReplaced(name: string): boolean {
 export async function saveModel(
   host: ModelHost,
   dir: string,
-  { overwrite = false }: SaveOptions,
+  { overwrite = false, signal }: SaveOptions,
 ): Promise<SaveSummary> {
   if (host.runtime.layout !== undefined) {
     throw new LokoError(
@@ -109,7 +111,8 @@ export async function saveModel(
     }),
   );
   const fill = async (folder: string) => {
-    await writeSafetensors(join(folder, "model.safetensors"), [...tensors, ...carried]);
+    const path = join(folder, "model.safetensors");
+    await writeSafetensors(path, [...tensors, ...carried], {}, signal);
     await writeFile(join(folder, "config.json"), configText(host));
     const present = await readdir(host.directory).catch((error: unknown) => {
       throw toFileError(host.directory, error);
@@ -118,7 +121,8 @@ export async function saveModel(
       await copyFile(join(host.directory, name), join(folder, name));
     }
   };
-  await writeFolder(dir, fill, { overwrite, mustNotHold: ["adapter_config.json"], isReplaced });
+  const mustNotHold = ["adapter_config.json"];
+  await writeFolder(dir, fill, { overwrite, mustNotHold, isReplaced, signal });
   return summary;
 }
 

@@ -29,6 +29,7 @@ export interface ParameterInfo {
   readonly offset: number;
   /** Number of elements. */
   readonly size: number;
+  /** Which part of the adapter it is. */
   readonly group: ParameterGroup;
 }
 

@@ -7,6 +7,8 @@
  * @internal
  */
 export interface NativeAddon {
+  /** Of the package that the addon was built from; the loader takes no other than its own. */
+  readonly version: string;
   /** Builds a session; no file is touched before {@link NativeSession.load}. */
   createSession(options: NativeSessionOptions): NativeSession;
   /** Facts for `deviceInfo()`; never throws. */

@@ -53,13 +53,23 @@ function canonical(value: object): string {
 }
 
 /** @throws LokoError as {@link Optimizer.saveState}. */
-export async function saveOptimizerState(host: StateHost, path: string): Promise<void> {
+export async function saveOptimizerState(
+  host: StateHost,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   requirePath(path);
-  await writeOutputFile(path, (temporary) => writeOptimizerState(host, temporary));
+  await writeOutputFile(path, (temporary) => writeOptimizerState(host, temporary, signal), {
+    signal,
+  });
 }
 
 /** As {@link saveOptimizerState}, inside a folder that appears whole. */
-async function writeOptimizerState(host: StateHost, path: string): Promise<void> {
+async function writeOptimizerState(
+  host: StateHost,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { runtime, native } = host;
   const entries = await runtime.run((session) => session.describeOptimizerState(native));
   const values = allocateDoubles(entries.reduce((sum, { size }) => sum + size, 0));
@@ -70,11 +80,8 @@ async function writeOptimizerState(host: StateHost, path: string): Promise<void>
     offset += entry.size;
     return toTensor(entry, part);
   });
-  await writeSafetensors(path, tensors, {
-    loko_state: FORMAT_VERSION,
-    class: host.name,
-    ...identityOf(host),
-  });
+  const metadata = { loko_state: FORMAT_VERSION, class: host.name, ...identityOf(host) };
+  await writeSafetensors(path, tensors, metadata, signal);
 }
 
 /** In float32 where that holds every value, as it does for what the CPU keeps. */
@@ -94,10 +101,15 @@ function toSingle(values: Float64Array): Float32Array | undefined {
 }
 
 /** @throws LokoError as {@link Optimizer.loadState}. */
-export async function loadOptimizerState(host: StateHost, path: string): Promise<void> {
+export async function loadOptimizerState(
+  host: StateHost,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   requirePath(path);
   const { runtime, native } = host;
   runtime.requireAlive();
+  signal?.throwIfAborted();
   const file = await openSafetensors(path);
   requireSame(host, file);
   const entries = await runtime.run((session) => session.describeOptimizerState(native));
@@ -107,6 +119,7 @@ export async function loadOptimizerState(host: StateHost, path: string): Promise
   for (const { name, size } of entries) {
     values.set((await readTensor(file.tensors.get(name)!)) as Float64Array | Float32Array, offset);
     offset += size;
+    signal?.throwIfAborted();
   }
   try {
     await runtime.run((session) => session.writeOptimizerState(native, values));

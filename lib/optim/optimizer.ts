@@ -1,4 +1,5 @@
 import { types } from "node:util";
+import { abortSignal } from "../abort.js";
 import { describe, LokoError } from "../errors.js";
 import { Model } from "../model.js";
 import { checkInputs, checkLabels, checkValues, type ModelInputs } from "../models/inputs.js";
@@ -8,9 +9,18 @@ import type {
   NativeOptimizerOptions,
   NativeStepControl,
 } from "../native/addon.js";
+import { checkOptions } from "../options.js";
 import { loadOptimizerState, type StateHost, saveOptimizerState } from "./optimizer-state.js";
 
-/** Why a step changed nothing: parameters and optimizer state are bit-identical to before. */
+/**
+ * Why a step changed nothing: parameters and optimizer state are bit-identical to before.
+ * - `"non-finite-logits"`: the outputs of the model hold NaN or an infinity.
+ * - `"non-finite-jacobian"`: LoKO's M = G·diag(p)·Gᵀ does.
+ * - `"non-finite-gain"`: the gain, or the change of the parameters, is not finite or out of range.
+ * - `"non-finite-gradient"`: the gradient of a first-order optimizer is not finite.
+ * - `"zero-jacobian"`: no parameter moves the outputs.
+ * - `"factorisation-failed"`: S is not positive definite, even with the largest jitter.
+ */
 export type SkipReason =
   | "non-finite-logits"
   | "non-finite-jacobian"
@@ -150,11 +160,13 @@ export abstract class Optimizer {
    * moments and counters) as a safetensors file, bit by bit. The file appears complete or not at all.
    *
    * @param file - path of the file; one that exists is replaced.
+   * @param options.signal - ends the saving: it rejects with `signal.reason`, and the file is as it was.
    * @throws LokoError `ERR_FILE_WRITE`, `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
    * `ERR_OUT_OF_MEMORY`.
    */
-  async saveState(file: string): Promise<void> {
-    await saveOptimizerState(this.#host(), file);
+  async saveState(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkOptions("saveState", options, { signal: abortSignal });
+    await saveOptimizerState(this.#host(), file, options.signal);
   }
 
   /**
@@ -162,13 +174,15 @@ export abstract class Optimizer {
    * model: the next step is the one that the saved optimizer would have done, bit by bit.
    *
    * @param file - path of the file.
+   * @param options.signal - ends the loading: it rejects with `signal.reason`, and nothing is changed.
    * @throws LokoError `ERR_CHECKPOINT_MISMATCH`, naming the difference, when it is of a model with other
    * parameters, of another optimizer or other options; `ERR_CHECKPOINT_FORMAT` for a file that is not one
    * of ours; `ERR_FILE_NOT_FOUND`, `ERR_FILE_READ`, those of a safetensors file; `ERR_INPUT_TYPE`,
    * `ERR_DISPOSED`, `ERR_MODEL_BUSY`, `ERR_OUT_OF_MEMORY`. Nothing is changed then.
    */
-  async loadState(file: string): Promise<void> {
-    await loadOptimizerState(this.#host(), file);
+  async loadState(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkOptions("loadState", options, { signal: abortSignal });
+    await loadOptimizerState(this.#host(), file, options.signal);
   }
 
   /** @internal Learning rate of the options, or the default of the class; 0 where there is none. */

@@ -14,6 +14,7 @@ import { elementsOf } from "./shape.js";
 export class Tensor implements Disposable {
   /** Extent of each axis. */
   readonly shape: readonly number[];
+  /** Type of the elements, always float32. */
   readonly dtype = "float32";
   #values: Float32Array | undefined;
 
@@ -38,7 +39,11 @@ export class Tensor implements Disposable {
     return this.dataSync();
   }
 
-  /** As {@link Tensor.data}, at once. */
+  /**
+   * As {@link Tensor.data}, at once.
+   *
+   * @throws LokoError ERR_DISPOSED.
+   */
   dataSync(): Float32Array {
     if (this.#values === undefined) {
       throw new LokoError(
@@ -54,6 +59,7 @@ export class Tensor implements Disposable {
     this.#values = undefined;
   }
 
+  /** {@link Tensor.dispose}, at the end of the block of a `using` declaration. */
   [Symbol.dispose](): void {
     this.dispose();
   }

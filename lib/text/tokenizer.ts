@@ -4,7 +4,7 @@ import type { JsonObject } from "../io/json.js";
 import type { TextInputs } from "../models/inputs.js";
 import { checkOptions, either, integerIn, type OptionRule, oneOf } from "../options.js";
 import { readJsonFile } from "./files.js";
-import { Pipeline } from "./pipeline.js";
+import type { Pipeline } from "./pipeline.js";
 import { Section, tokenizerError } from "./section.js";
 import type { Piece } from "./template.js";
 import { keptLengths, type Truncation } from "./truncate.js";
@@ -43,8 +43,9 @@ export interface BatchOptions extends EncodeOptions {
 
 /** Token ids of one text or pair, special tokens included. */
 export interface Encoding {
+  /** [T], each in [0, vocabularySize). */
   readonly inputIds: Int32Array;
-  /** Which text a token belongs to; absent where the model has one type only. */
+  /** [T], which text a token belongs to; absent where the tokenizer has one type only. */
   readonly tokenTypeIds?: Int32Array;
 }
 
@@ -87,7 +88,7 @@ const BATCH_RULES = {
  *
  * @example
  * ```ts
- * const tokenizer = await Tokenizer.fromPretrained("bert-base", { maxLength: model.input.maxLength });
+ * const tokenizer = await Tokenizer.fromPretrained("bert-base");
  * const inputs = tokenizer.batch(["A text.", ["A question?", "Its answer."]]);
  * const logits = await model.forward(inputs);
  * ```
@@ -137,6 +138,7 @@ export class Tokenizer {
     const specialTokens = await readJsonFile(dir, "special_tokens_map.json");
     const json =
       (await readJsonFile(dir, "tokenizer.json")) ?? (await readVocabularyFiles(dir, config));
+    const { Pipeline } = await import("./pipeline.js");
     const pipeline = new Pipeline(configured(json, config));
     return new Tokenizer(pipeline, readSettings(config, specialTokens, pipeline, options));
   }

@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { abortable, abortSignal } from "../abort.js";
 import { ahead } from "../data/ahead.js";
 import { batches, Dataset, type Items } from "../data/dataset.js";
 import type { ImageExample } from "../data/image-source.js";
@@ -7,7 +8,7 @@ import { type ImagePool, openImagePool } from "../images/pool.js";
 import type { ProcessedImage } from "../images/process.js";
 import { ImageProcessor, stackImages } from "../images/processor.js";
 import { checkOptions, integerIn, oneOf } from "../options.js";
-import { abortable, abortSignal, inputError, type OnlineSample } from "./stream.js";
+import { inputError, type OnlineSample } from "./stream.js";
 
 /** Options of {@link encodeImages}. */
 export interface EncodeImagesOptions {

@@ -1,7 +1,8 @@
+import { abortSignal } from "../abort.js";
 import { type Evaluation, MetricAccumulator, type MetricName } from "../metrics/accumulator.js";
 import { Model } from "../model.js";
 import { checkOptions } from "../options.js";
-import { abortSignal, inputError, readSamples, type SampleStream } from "./stream.js";
+import { inputError, readSamples, type SampleStream } from "./stream.js";
 
 /** Options of {@link evaluate}. */
 export interface EvaluateOptions {
@@ -21,7 +22,8 @@ export interface EvaluateOptions {
  *
  * @example
  * ```ts
- * const { loss, accuracy, f1 } = await evaluate(model, batches, { metrics: ["accuracy", "f1"] });
+ * const heldOut = encodeExamples(tokenizer, textDataset("dev.tsv"), { batchSize: 8 });
+ * const { loss, accuracy, f1 } = await evaluate(model, heldOut, { metrics: ["accuracy", "f1"] });
  * ```
  */
 export async function evaluate(

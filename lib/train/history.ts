@@ -14,7 +14,7 @@ export interface RunningTotals {
   skipped: number;
 }
 
-const ZERO: RunningTotals = {
+export const ZERO: RunningTotals = {
   lossSteps: 0,
   lossSum: 0,
   samples: 0,
@@ -48,7 +48,8 @@ export class History {
     const history = new History();
     history.#window = { ...window };
     history.#total = { ...total };
-    history.log.push(...log);
+    // One by one: a call with as many arguments as a long log has entries would overflow the stack.
+    for (const entry of log) history.log.push(entry);
     return history;
   }
 

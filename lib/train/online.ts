@@ -1,10 +1,11 @@
+import { abortSignal } from "../abort.js";
 import { LokoError } from "../errors.js";
 import { Model } from "../model.js";
 import { Optimizer, type StepResult, type Targets } from "../optim/optimizer.js";
 import { checkOptions } from "../options.js";
-import { abortSignal, inputError, readSamples, type SampleStream } from "./stream.js";
+import { inputError, readSamples, type SampleStream } from "./stream.js";
 
-export type { OnlineSample } from "./stream.js";
+export type { OnlineSample, SampleStream } from "./stream.js";
 
 /** Options of {@link trainOnline}. */
 export interface TrainOnlineOptions {

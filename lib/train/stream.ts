@@ -1,21 +1,18 @@
+import { abortable } from "../abort.js";
 import { describe, LokoError } from "../errors.js";
 import type { ModelInputs } from "../models/inputs.js";
 import type { Targets } from "../optim/optimizer.js";
-import type { OptionRule } from "../options.js";
 
 /** One element of a stream: a batch (for LoKO of one sample) and what should have been predicted. */
 export interface OnlineSample {
+  /** What the model predicts from. */
   readonly inputs: ModelInputs;
+  /** What it should have predicted: class indices [B], or float targets [B * m]. */
   readonly labels: Targets;
 }
 
 /** Anything that `for await` takes. */
 export type SampleStream = Iterable<OnlineSample> | AsyncIterable<OnlineSample>;
-
-export const abortSignal: OptionRule = {
-  expected: "an AbortSignal",
-  accepts: (value) => value instanceof AbortSignal,
-};
 
 export function inputError(owner: string, expected: string, got: unknown): LokoError {
   return new LokoError("ERR_INPUT_TYPE", `${owner}: expected ${expected}, got ${describe(got)}.`);
@@ -114,23 +111,4 @@ function checkItem(owner: string, item: unknown, index: number): OnlineSample {
 
 async function close(iterator: StreamIterator): Promise<void> {
   await iterator.return?.();
-}
-
-/** Settles as `promise`, or rejects with the signal's reason as soon as it is aborted. */
-export async function abortable<T>(
-  promise: Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  if (signal === undefined) return promise;
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) onAbort();
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

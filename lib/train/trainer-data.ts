@@ -1,3 +1,4 @@
+import { abortable } from "../abort.js";
 import { batches, Dataset, type Items } from "../data/dataset.js";
 import type { ImageExample } from "../data/image-source.js";
 import type { TextExample } from "../data/text.js";
@@ -12,11 +13,15 @@ import type { ResolvedOptions } from "./trainer-options.js";
 export interface DataPass {
   /** From 0. */
   readonly epoch: number;
+  /** The option of the `Trainer`. */
   readonly seed: number;
+  /** The option of the `Trainer`: examples of one batch. */
   readonly batchSize: number;
+  /** The option of the `Trainer`; false for an evaluation. */
   readonly shuffle: boolean;
   /** Batches to leave out at the beginning: those that were learned from before the checkpoint. */
   readonly skip: number;
+  /** Of the call that trains or evaluates, for a source that waits. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -24,6 +29,7 @@ export interface DataPass {
 export interface EpochSource {
   /** Number of examples, where it is known. */
   readonly size?: number | undefined;
+  /** The batches of one pass, from the first one that is not skipped. */
   open(pass: DataPass): SampleStream;
 }
 
@@ -52,6 +58,7 @@ type Options = Pick<
 
 /**
  * @param needsSize - read the whole dataset where its size is not known.
+ * @param signal - ends the reading.
  * @throws LokoError ERR_INPUT_TYPE for what is no dataset, or can be read once only; ERR_OPTION for a
  * `batchSize` of a dataset that consists of batches; ERR_DATA_FORMAT when it is empty.
  */
@@ -60,11 +67,14 @@ export async function openTrainingData(
   dataset: unknown,
   options: Options,
   needsSize: boolean,
+  signal?: AbortSignal,
 ): Promise<TrainingData> {
   const { batchSize, shuffle, seed } = options;
   const source = isEpochSource(dataset) ? dataset : itemSource(name, dataset, options);
   let { size } = source;
-  if (size === undefined && needsSize && source.count !== undefined) size = await source.count();
+  if (size === undefined && needsSize && source.count !== undefined) {
+    size = await abortable(source.count(signal), signal);
+  }
   if (size === undefined && needsSize) {
     throw new LokoError(
       "ERR_OPTION",
@@ -84,7 +94,7 @@ export async function openTrainingData(
 
 interface ItemSource extends EpochSource {
   readonly itemsAreBatches?: boolean;
-  count?(): Promise<number>;
+  count?(signal?: AbortSignal): Promise<number>;
 }
 
 function isEpochSource(dataset: unknown): dataset is EpochSource & ItemSource {
@@ -108,7 +118,7 @@ function itemSource(name: string, given: unknown, options: Options): ItemSource 
   return {
     size: sizeOf(items),
     itemsAreBatches,
-    count: () => countItems(dataset),
+    count: (signal) => countItems(dataset, signal),
     open({ epoch, seed, shuffle, skip, batchSize, signal }) {
       const ordered = shuffle ? dataset.shuffle({ seed, epoch, ...bufferSize }) : dataset;
       const rest = ordered.skip(skip * (itemsAreBatches ? 1 : batchSize));
@@ -156,8 +166,11 @@ function sizeOf(items: Items<unknown>): number | undefined {
   return Number.isSafeInteger(size) ? (size as number) : undefined;
 }
 
-async function countItems(items: Dataset<unknown>): Promise<number> {
+async function countItems(items: Dataset<unknown>, signal?: AbortSignal): Promise<number> {
   let size = 0;
-  for await (const _ of items) size++;
+  for await (const _ of items) {
+    signal?.throwIfAborted();
+    size++;
+  }
   return size;
 }

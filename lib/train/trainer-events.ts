@@ -14,7 +14,16 @@ export interface TrainerProgress {
   readonly epoch: number;
 }
 
-/** What a {@link Trainer} tells while it runs; `type` tells them apart. */
+/**
+ * What a {@link Trainer} tells while it runs; `type` tells the events apart:
+ * - `"trainBegin"`, once; `resumedFrom` is the checkpoint.
+ * - `"epochBegin"` and `"epochEnd"`, around each pass over the data.
+ * - `"step"`, after each update of the parameters.
+ * - `"log"`: `logs` is what was written to the logs.
+ * - `"evaluate"`: `metrics` of the held-out data, and `logs`, the same with the keys of the log.
+ * - `"save"`: `checkpoint` is the path of the folder.
+ * - `"trainEnd"`, once; `output` is what {@link Trainer.train} returns.
+ */
 export type TrainerEvent = TrainerProgress &
   (
     | {
@@ -43,15 +52,17 @@ export type TrainerEvent = TrainerProgress &
 
 /** What one forward pass saw, and the labels that it learned from. */
 export interface BatchResult extends StepResult {
+  /** Class indices [B], or float targets [B * m]. */
   readonly labels: Targets;
 }
 
 /** What a training came to. */
 export interface TrainOutput {
+  /** Steps of the whole training, those before a resumed checkpoint included. */
   readonly globalStep: number;
   /** Mean loss of all steps, each measured before the model learned from it. */
   readonly trainingLoss: number;
-  /** `train_runtime`, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
+  /** `train_runtime` in seconds, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
   readonly metrics: LogEntry;
   /** Path of the best checkpoint, where there were evaluations and checkpoints. */
   readonly bestModelCheckpoint: string | null;
@@ -65,10 +76,11 @@ export interface TrainerControl {
   shouldTrainingStop: boolean;
   /** Begin the next pass over the data. */
   shouldEpochStop: boolean;
+  /** Write a log entry now. */
   shouldLog: boolean;
-  /** Ignored without an `evalDataset`. */
+  /** Evaluate now; ignored without an `evalDataset`. */
   shouldEvaluate: boolean;
-  /** Ignored without an `outputDir`. */
+  /** Save a checkpoint now; ignored without an `outputDir`. */
   shouldSave: boolean;
 }
 

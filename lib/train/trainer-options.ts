@@ -20,7 +20,14 @@ import type { TrainerCallback } from "./trainer-events.js";
 /** When something happens: never, every so many steps, or after each pass over the data. */
 export type IntervalStrategy = "no" | "steps" | "epoch";
 
-/** How the learning rate goes over the steps, as `get_scheduler` of transformers names it. */
+/**
+ * How the learning rate goes over the steps, as `get_scheduler` of transformers names it. Its factor in step
+ * t (from 0) of T, after w steps of warm-up with t/w:
+ * - `"linear"`: (T − t)/(T − w).
+ * - `"cosine"`: ½·(1 + cos(π·(t − w)/(T − w))).
+ * - `"constant"`: 1, without warm-up.
+ * - `"constant_with_warmup"`: 1.
+ */
 export type LearningRateSchedule = "linear" | "cosine" | "constant" | "constant_with_warmup";
 
 /** What a {@link Trainer} writes beside checkpoints. */

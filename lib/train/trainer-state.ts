@@ -3,7 +3,7 @@
 
 import { describe, LokoError } from "../errors.js";
 import { type JsonObject, originOf } from "../io/json.js";
-import type { HistoryState } from "./history.js";
+import { type HistoryState, ZERO } from "./history.js";
 import type { LogEntry } from "./trainer-events.js";
 
 export const FORMAT_VERSION = 1;
@@ -70,27 +70,72 @@ export interface TrainerState {
   };
 }
 
-/** @throws LokoError ERR_CHECKPOINT_FORMAT for another version, or a part that is missing. */
+/**
+ * Checks all that a resumed run reads; what is for people, and for other programs, may be anything.
+ *
+ * @throws LokoError ERR_CHECKPOINT_FORMAT for another version, or a part that is missing or of another type.
+ */
 export function parseTrainerState(json: JsonObject): TrainerState {
-  const state = json as unknown as TrainerState;
-  const { loko } = state;
-  if (loko?.format !== FORMAT_VERSION) {
+  const loko = isObject(json.loko) ? json.loko : {};
+  if (loko.format !== FORMAT_VERSION) {
     throw new LokoError(
       "ERR_CHECKPOINT_FORMAT",
       `${originOf(json)}: expected a training of this package in format ${FORMAT_VERSION}, got ` +
-        `${describe(loko?.format)}.`,
+        `${describe(loko.format)}.`,
     );
   }
-  const counts = [state.global_step, loko.position?.epoch, loko.position?.batch];
-  const isComplete =
-    counts.every((value) => Number.isSafeInteger(value) && value >= 0) &&
-    Array.isArray(state.log_history) &&
-    [loko.run, loko.window, loko.total].every((part) => typeof part === "object" && part !== null);
-  if (isComplete) return state;
+  const wrong = wrongPart(json, loko);
+  if (wrong === undefined) return json as unknown as TrainerState;
   throw new LokoError(
     "ERR_CHECKPOINT_FORMAT",
-    `${originOf(json)}: lacks global_step, log_history, or a part of "loko".`,
+    `${originOf(json)}: has no ${wrong} that a training could go on from. Use another checkpoint.`,
   );
+}
+
+/** Name of a part that is not what {@link TrainerState} says. */
+function wrongPart(state: JsonObject, loko: JsonObject): string | undefined {
+  const position = isObject(loko.position) ? loko.position : {};
+  const { EarlyStoppingCallback: stopping } = isObject(state.stateful_callbacks)
+    ? state.stateful_callbacks
+    : {};
+  const checks: Readonly<Record<string, boolean>> = {
+    global_step: isCount(state.global_step),
+    log_history: Array.isArray(state.log_history) && state.log_history.every(isNumbers),
+    best_global_step: state.best_global_step === null || isCount(state.best_global_step),
+    best_metric: state.best_metric === null || Number.isFinite(state.best_metric),
+    best_model_checkpoint:
+      state.best_model_checkpoint === null || typeof state.best_model_checkpoint === "string",
+    stateful_callbacks: isObject(state.stateful_callbacks) && isStopping(stopping),
+    "loko.position": isCount(position.epoch) && isCount(position.batch),
+    "loko.run": isObject(loko.run),
+    "loko.window": isTotals(loko.window),
+    "loko.total": isTotals(loko.total),
+  };
+  return Object.keys(checks).find((name) => !checks[name]);
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isNumbers(value: unknown): boolean {
+  return isObject(value) && Object.values(value).every(Number.isFinite);
+}
+
+function isTotals(value: unknown): boolean {
+  return (
+    isNumbers(value) && Object.keys(ZERO).every((name) => Object.hasOwn(value as object, name))
+  );
+}
+
+function isStopping(callback: unknown): boolean {
+  if (callback === undefined) return true;
+  const { attributes } = isObject(callback) ? callback : {};
+  return isObject(attributes) && isCount(attributes.early_stopping_patience_counter);
 }
 
 /** @throws LokoError ERR_CHECKPOINT_MISMATCH naming what differs. */

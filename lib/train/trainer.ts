@@ -1,10 +1,11 @@
+import { abortSignal } from "../abort.js";
 import { LokoError } from "../errors.js";
 import type { Evaluation } from "../metrics/accumulator.js";
 import { Model } from "../model.js";
 import { Optimizer } from "../optim/optimizer.js";
 import { checkOptions, type OptionRule } from "../options.js";
 import { evaluate } from "./evaluate.js";
-import { abortSignal, inputError, type OnlineSample } from "./stream.js";
+import { inputError, type OnlineSample } from "./stream.js";
 import { openTrainingData, type TrainerDataset } from "./trainer-data.js";
 import type { TrainerEvent, TrainOutput } from "./trainer-events.js";
 import { type ResolvedOptions, resolveOptions, type TrainerOptions } from "./trainer-options.js";
@@ -50,7 +51,9 @@ const resume: OptionRule = {
  * ```
  */
 export class Trainer<T = OnlineSample> {
+  /** The model that is trained. */
   readonly model: Model;
+  /** What trains it. */
   readonly optimizer: Optimizer;
   readonly #options: ResolvedOptions;
   #run: TrainingRun | undefined;

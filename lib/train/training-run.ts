@@ -120,7 +120,13 @@ export class TrainingRun {
     { resumeFromCheckpoint = false, signal }: TrainOptions,
   ): Promise<TrainingRun> {
     const { outputDir, evalDataset, maxSteps } = options;
-    const data = await openTrainingData("dataset", dataset, options, maxSteps === undefined);
+    const data = await openTrainingData(
+      "dataset",
+      dataset,
+      options,
+      maxSteps === undefined,
+      signal,
+    );
     const evalData =
       evalDataset === undefined
         ? undefined
@@ -150,6 +156,7 @@ export class TrainingRun {
       maxSteps: totalSteps,
     });
     try {
+      signal?.throwIfAborted();
       if (found !== undefined) await optimizer.loadState(join(found.path, OPTIMIZER_FILE));
     } catch (error) {
       await reports.close();

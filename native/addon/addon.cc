@@ -10,7 +10,8 @@ namespace loko::addon {
 Addon::Addon(Napi::Env env, Napi::Object exports)
     : session_(Napi::Persistent(Session::define(env))),
       optimizerHandle_(Napi::Persistent(OptimizerHandle::define(env))) {
-  DefineAddon(exports, {InstanceMethod<&Addon::createSession>("createSession"),
+  DefineAddon(exports, {InstanceValue("version", Napi::String::New(env, LOKO_VERSION)),
+                        InstanceMethod<&Addon::createSession>("createSession"),
                         InstanceMethod<&Addon::deviceInfo>("deviceInfo"),
                         InstanceMethod<&Addon::cublasLtInfo>("cublasLtInfo"),
                         InstanceMethod<&Addon::crossings>("crossings")});

@@ -136,15 +136,14 @@ MergeResult Engine::mergeAdapter() {
   readTheta(theta.data());
   MergedWeights merged = merge(graph_, adapter_, *store_, theta);
   std::vector<std::string> names;
-  for (auto& [name, values] : merged.values) {
-    names.push_back(name);
-    store_->replace(name, std::move(values));
-  }
+  for (const auto& [name, values] : merged.values) names.push_back(name);
+  // The last thing that may fail for want of memory: the adapter is merged whole or not at all.
+  store_->replace(std::move(merged.values));
   plans_.clear();
   table_->release(names);
   adapter_ = {};
   forwardIsCurrent_ = false;
-  return merged.result;
+  return std::move(merged.result);
 }
 
 const Plan& Engine::plan(const LoweringRequest& request) {

@@ -108,6 +108,17 @@ void WeightStore::replace(const std::string& name, std::vector<float> values) {
   replaced_.insert_or_assign(name, std::move(values));
 }
 
+void WeightStore::replace(std::map<std::string, std::vector<float>> values) {
+  for (const auto& [name, replacement] : values) {
+    LOKO_CHECK(replacement.size() == size(name), name + " has another size");
+  }
+  // Neither swapping nor moving nodes over allocates.
+  for (auto& [name, current] : replaced_) {
+    if (const auto found = values.find(name); found != values.end()) current.swap(found->second);
+  }
+  replaced_.merge(values);
+}
+
 std::vector<float> WeightStore::read(const std::string& name) const {
   std::vector<float> values(size(name));
   read(name, 0, static_cast<std::int64_t>(values.size()), values.data());

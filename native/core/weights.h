@@ -46,6 +46,8 @@ class WeightStore {
   std::size_t size(const std::string& name) const;        // in elements
   /// From now on the weight has these values.
   void replace(const std::string& name, std::vector<float> values);
+  /// The same for several, all of them or, where it throws, none.
+  void replace(std::map<std::string, std::vector<float>> values);
   /// Throws kFileRead where the file ends early, kWeightNotFinite for NaN, an infinity, or a float64
   /// beyond float32; both name the place.
   std::vector<float> read(const std::string& name) const;

@@ -93,6 +93,11 @@ void ObservationNoise::start(int outputs, double r0) {
   proposal_ = values_;
 }
 
+void ObservationNoise::reserve(int rows) {
+  weighted_.reserve(square(rows));
+  product_.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs_));
+}
+
 void ObservationNoise::propose(double beta, const CotangentBasis& basis,
                                const std::vector<double>& residual,
                                const std::vector<double>& scaledGram) {

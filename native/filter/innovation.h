@@ -38,6 +38,8 @@ class ObservationNoise {
   void propose(double beta, const CotangentBasis& basis, const std::vector<double>& residual,
                const std::vector<double>& scaledGram);
   void commit() { values_.swap(proposal_); }
+  /// Memory for a proposal of so many rows, which then allocates nothing.
+  void reserve(int rows);
   /// R_k = U^T R U [k, k] of the proposal or the valid R.
   void projectProposal(const CotangentBasis& basis, std::vector<double>& result);
   void projectCurrent(const CotangentBasis& basis, std::vector<double>& result);

@@ -314,11 +314,25 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
     state_.largest = predicted(state_.p0);
     for (double& value : gram_) value *= state_.largest;
   }
-  const SkipReason reason = solveSafely(result);
-  if (reason != SkipReason::kNone) {
-    // The automatic p0 was a candidate only.
+  // The automatic p0 is a candidate only, also where memory runs out.
+  const auto dropCandidate = [&] {
     if (starting) state_.p0 = state_.p0Smallest = state_.largest = 0;
-    return reason;
+  };
+  try {
+    const SkipReason reason = solveSafely(result);
+    if (reason != SkipReason::kNone) {
+      dropCandidate();
+      return reason;
+    }
+    // From the update on nothing may allocate: a step happens whole or not at all.
+    if (noiseMode_ == NoiseMode::kResidual) {
+      posterior_.reserve(innovation_.size());
+      residual_.reserve(innovation_.size());
+      state_.noise.reserve(basis_.rows);
+    }
+  } catch (...) {
+    dropCandidate();
+    throw;
   }
   if (starting) start(objective.backend(), state_.p0, state_.p0);
   apply(objective.backend(), result);
@@ -428,14 +442,12 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
 /// p+ those after it. Unbiased, and positive semidefinite by construction. A posterior forward that
 /// is not finite leaves R as it was.
 void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets& targets) {
-  std::vector<double> logits;
   objective.gram(basis_.rows, state_.p.get(), gram_.data());
-  objective.forward(logits);
-  if (!allFinite(logits) || !allFinite(gram_)) return;
-  std::vector<double> residual;
-  observe(logits, targets, residual);
+  objective.forward(posterior_);
+  if (!allFinite(posterior_) || !allFinite(gram_)) return;
+  observe(posterior_, targets, residual_);
   scaleGram(basis_, gram_, scaledGram_);
-  state_.noise.propose(beta_, basis_, residual, scaledGram_);
+  state_.noise.propose(beta_, basis_, residual_, scaledGram_);
   state_.noise.commit();
 }
 

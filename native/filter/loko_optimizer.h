@@ -75,7 +75,7 @@ class LokoOptimizer : public Optimizer {
 
   // Scratch of one step.
   std::vector<double> pi_, innovation_, projectedInnovation_, gram_, scaledGram_, projectedNoise_;
-  std::vector<double> change_;
+  std::vector<double> change_, posterior_, residual_;
   SoftmaxSpectrum spectrum_;
   CotangentBasis basis_;
   KalmanGain gain_;

@@ -56,6 +56,28 @@ describe("loko train --save-every", () => {
     expect(checkpoints).toContain("report.html");
   });
 
+  test.runIf(process.platform !== "win32")(
+    "leaves a checkpoint of the step where Ctrl-C stopped it, which goes on to the same adapter",
+    async () => {
+      // No checkpoint is due before the end: the one that is found is that of Ctrl-C.
+      const args = ["--epochs", "3", "--save-every", "1000000"];
+      let asked = false;
+      const stopped = await train("stopped", args, {
+        onProgress: (stderr, child) => {
+          if (!asked && /epoch 1\/3: \d+ of/.test(stderr)) asked = child.kill("SIGINT");
+        },
+      });
+      expect({ code: stopped.code, signal: stopped.signal }).toEqual({ code: 130, signal: null });
+      const { steps, status } = results("stopped");
+      expect(status).toBe("interrupted");
+      expect(readdirSync(join(dir, "stopped-checkpoints"))).toContain(`checkpoint-${steps}`);
+      const resumed = await train("stopped", [...args, "--resume"]);
+      expect(resumed).toMatchObject({ code: 0 });
+      expect(results("stopped").resumedFrom.step).toBe(steps);
+      expect(adapter("stopped").equals(adapter("whole-loko"))).toBe(true);
+    },
+  );
+
   test("refuses what does not fit, and a new run in the folder of an old one", async () => {
     const args = ["--save-every", "100", "--max-steps", "200"];
     expect(await train("first", args)).toMatchObject({ code: 0 });

@@ -9,6 +9,9 @@ import { loadAdapted, readVit, vitFolder } from "../parity/fixtures.js";
 import { runChild } from "./child.js";
 import { vitConfig, writeCheckpoint } from "./synthetic.js";
 
+// LOKO_TERMINATIONS=300 (npm run test:faults) ends that many worker threads.
+const TERMINATIONS = Number(process.env.LOKO_TERMINATIONS ?? 32);
+
 // A step of this one takes tens of milliseconds: long enough to be in the middle of.
 let slow: string;
 beforeAll(() => {
@@ -81,10 +84,22 @@ describe("worker threads", () => {
     expect(result).toEqual({ code: 0, signal: null, stdout: "equal\n", stderr: "" });
   });
 
-  test("can be terminated while they load or train", async () => {
-    const result = await runChild("terminate.mjs", [slow]);
-    expect(result).toEqual({ code: 0, signal: null, stdout: "alive\n", stderr: "" });
-  });
+  test(
+    "can be terminated at any moment, while others and this thread train",
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), "loko-terminated-"));
+      try {
+        const args = [slow, folder, String(TERMINATIONS), "1"];
+        const result = await runChild("terminate.mjs", args, {
+          timeout: 20_000 + TERMINATIONS * 1000,
+        });
+        expect(result).toEqual({ code: 0, signal: null, stdout: "equal\n", stderr: "" });
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    },
+    30_000 + TERMINATIONS * 1000,
+  );
 });
 
 describe("memory", () => {

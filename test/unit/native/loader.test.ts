@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { LokoError } from "../../../lib/errors.js";
+import { loadError } from "../../../lib/native/load-error.js";
 import { loadAddonFrom } from "../../../lib/native/loader.js";
 
 describe("loadAddonFrom", () => {
@@ -48,5 +49,17 @@ describe("loadAddonFrom", () => {
       `${join(release, "loko.node")} was found and could not be loaded`,
     );
     expect(error.message).toContain(`Reason: ${(error.cause as Error).message}`);
+  });
+});
+
+describe("loadError", () => {
+  test("says which glibc a binary needs that was built on a newer system", () => {
+    const cause = new Error(
+      "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by loko.node)",
+    );
+
+    expect(loadError("it could not be loaded", { root: "/nowhere", cause }).message).toContain(
+      "Use a system with glibc 2.38 or newer, which this binary needs.",
+    );
   });
 });

@@ -95,7 +95,8 @@ describe("saveState and loadState", () => {
     await optimizer.saveState(join(dir, "once"));
     await optimizer.saveState(join(dir, "once"));
     await expectError(() => optimizer.saveState(join(dir, "none/x")), "ERR_FILE_WRITE", "none/x");
-    await expectError(() => optimizer.saveState(dir), "ERR_FILE_WRITE");
+    await expectError(() => optimizer.saveState(dir), "ERR_FILE_WRITE", "is a folder");
+    await expectError(() => optimizer.saveState("/dev/null"), "ERR_FILE_WRITE", "no regular file");
     await expectError(() => optimizer.saveState(3 as never), "ERR_INPUT_TYPE");
     expect(readdirSync(dir).filter((name) => name.startsWith("."))).toEqual([]);
     expect(readdirSync(join(dir, "..")).filter((name) => name.startsWith(".loko-state"))).toEqual(

@@ -1,0 +1,70 @@
+import { readFileSync, rmSync } from "node:fs";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  BINARY,
+  manifest,
+  PLATFORM,
+  pack,
+  ROOT,
+  type Tarball,
+  temporaryFolder,
+} from "./tarball.js";
+
+/** npm's own advice is that a package stays small; CUDA's kernels will be most of it. */
+const MAX_BYTES = 15e6;
+
+describe("the npm package", () => {
+  const folder = temporaryFolder();
+  let tarball: Tarball;
+
+  beforeAll(() => {
+    tarball = pack(folder);
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test("runs nothing when it is installed", () => {
+    // `prebuild` is here because npm would run it before `build`, which nobody expects of it.
+    const names = ["preinstall", "install", "postinstall", "prepare", "prepublish", "prebuild"];
+
+    expect(Object.keys(manifest.scripts).filter((name) => names.includes(name))).toEqual([]);
+  });
+
+  test("holds the library, the binary, and the sources of the addon without their tests", () => {
+    const kinds = [
+      /^(?:LICENSE|README\.md|package\.json|CMakeLists\.txt)$/,
+      /^dist\/.+\.(?:js|d\.ts)$/,
+      /^prebuilds\/[^/]+\/loko\.[^/]+\.node$/,
+      /^native\/(?:addon|core|cpu|cuda|filter|ref)\/.+\.(?:cc|h|cu|cuh|map)$/,
+      /^scripts\/(?:build-native|check-tools)\.mjs$/,
+    ];
+
+    expect(tarball.files.filter((path) => !kinds.some((kind) => kind.test(path)))).toEqual([]);
+    for (const kind of kinds) expect(tarball.files.some((path) => kind.test(path))).toBe(true);
+    expect(tarball.files).toContain(`prebuilds/${PLATFORM}/${BINARY}`);
+  });
+
+  test("is small", () => {
+    expect(tarball.bytes).toBeLessThan(MAX_BYTES);
+  });
+
+  test("points to no source map", () => {
+    const scripts = tarball.files.filter((path) => path.endsWith(".js"));
+    const mapped = scripts.filter((path) =>
+      readFileSync(ROOT + path, "utf8").includes("sourceMappingURL="),
+    );
+
+    expect(mapped).toEqual([]);
+  });
+
+  test("is what publint expects of one", async () => {
+    const bytes = readFileSync(tarball.path);
+    const { messages, pkg } = await publint({
+      pack: { tarball: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) },
+      strict: true,
+    });
+
+    expect(messages.map((message) => formatMessage(message, pkg!))).toEqual([]);
+  });
+});

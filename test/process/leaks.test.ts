@@ -1,0 +1,52 @@
+// Long runs: the resident memory of a process must not grow with the number of steps or of tensors.
+import { describe, expect, test } from "vitest";
+import { textFolder } from "../parity/fixtures.js";
+import { runChild } from "./child.js";
+
+const COUNT = 20_000;
+
+// What a step or a tensor leaves behind if it leaves anything: a promise, a reference of Node-API, a job, or
+// an array with its memory, each of some 50 to some hundred bytes.
+const LIMITS = {
+  // Measured without a leak: up to 30 bytes a step, from pages that the heap of V8 takes and gives back.
+  resident: 64,
+  // Measured: up to 5, from what V8 learns of the code.
+  javascript: 16,
+} as const;
+
+/** Slope of the line of least squares through values at 1, 2, 3, … */
+function slopeOf(values: readonly number[]): number {
+  const mean = (values.length + 1) / 2;
+  const average = values.reduce((sum, value) => sum + value, 0) / values.length;
+  let [covariance, variance] = [0, 0];
+  for (const [i, value] of values.entries()) {
+    covariance += (i + 1 - mean) * (value - average);
+    variance += (i + 1 - mean) ** 2;
+  }
+  return covariance / variance;
+}
+
+describe.runIf(process.platform === "linux")("the memory of a process", () => {
+  test.each([
+    ["steps of LoKO", "loko"],
+    ["steps of a first-order optimizer", "adamw"],
+    ["tensors, disposed or forgotten", "tensors"],
+  ])(
+    `is flat over ${COUNT} %s`,
+    async (_, kind) => {
+      const { code, signal, stdout, stderr } = await runChild(
+        "steps.mjs",
+        [kind, textFolder("bert_small"), String(COUNT)],
+        { nodeArgs: ["--expose-gc", "--max-semi-space-size=1"], timeout: 110_000 },
+      );
+      expect({ code, signal, stderr }).toEqual({ code: 0, signal: null, stderr: "" });
+      const memory = JSON.parse(stdout) as Record<keyof typeof LIMITS, number>[];
+      for (const [what, limit] of Object.entries(LIMITS) as [keyof typeof LIMITS, number][]) {
+        const values = memory.map((sample) => sample[what]);
+        const bytesEach = slopeOf(values) / (COUNT / values.length);
+        expect(bytesEach, `${what} bytes: ${values}`).toBeLessThan(limit);
+      }
+    },
+    120_000,
+  );
+});
