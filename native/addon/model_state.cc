@@ -13,7 +13,11 @@ namespace loko::addon {
 namespace {
 
 std::unique_ptr<Backend> makeBackend(const ModelConfig& config) {
-  if (config.device == "cuda") return cuda::makeCudaBackend({0, config.precision});
+  if (config.device == "cuda") {
+    cuda::CudaOptions options;
+    options.precision = config.precision;
+    return cuda::makeCudaBackend(options);
+  }
   if (config.precision != cuda::Precision::kFloat32) {
     throw Error(ErrorCode::kUnsupported,
                 "Device \"" + config.device + "\" computes in one precision");

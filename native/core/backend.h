@@ -78,12 +78,21 @@ struct GradientUpdate {
   bool centered = false;                 // RMSProp
 };
 
+/// How many cotangent rows one backward pass may have: more make larger products, fewer keep memory bounded
+/// and the cotangents in cache.
+struct PassLimits {
+  std::int64_t bytes = std::int64_t{64}
+                       << 20;  // of the largest cotangent buffer; several live at once
+  int rows = 64;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
   /// Human-readable facts for deviceInfo(): kernels chosen, threads.
   virtual std::string description() const = 0;
+  virtual PassLimits passLimits() const { return {}; }
 
   // ---- frozen weights (copied; the caller's memory may go)
   /// W [out, in] row-major; one copy serves y = x W^T and dx = dy W.

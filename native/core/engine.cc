@@ -87,11 +87,16 @@ Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<We
 Engine::~Engine() = default;
 
 LoweringRequest Engine::smallestRequest(bool training) const {
-  return {1, graph_.tokenInput() != nullptr ? 1 : 0, false, training, maxPassRows_};
+  return {1,
+          graph_.tokenInput() != nullptr ? 1 : 0,
+          false,
+          training,
+          maxPassRows_,
+          backend_->passLimits()};
 }
 
 LoweringRequest Engine::currentRequest(bool training) const {
-  return {batch_, tokens_, masked_, training, maxPassRows_};
+  return {batch_, tokens_, masked_, training, maxPassRows_, backend_->passLimits()};
 }
 
 void Engine::load() {

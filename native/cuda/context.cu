@@ -13,11 +13,18 @@ namespace loko::cuda {
 
 namespace {
 
-constexpr std::int64_t kStagingBytes = 8 << 20;
+constexpr std::int64_t kStagingBytes = 2 << 20;
 constexpr int kWeightAlignment = 8;  // elements between which a row of a matrix begins
 
 std::string textOf(cudaError_t error) {
   return std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
+}
+
+int multiprocessorsOf(int device) {
+  int count = 0;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return count;
 }
 
 int select(int device) {
@@ -68,16 +75,14 @@ Operand operandOf(const Rows& rows) {
 
 Context::Context(const CudaOptions& options)
     : device_(select(options.device)),
+      multiprocessors_(multiprocessorsOf(options.device)),
       precision_(options.precision),
-      partials_(kPartialFloats),
-      arrivals_(kMaxSplitTiles),
+      partials_(multiprocessors_ * kMaxTileOutputs),
+      arrivals_(multiprocessors_),
       results_(kResultBytes),
       library_(options.library != nullptr ? options.library : CublasLt::find()),
       libraryRows_(options.libraryRows),
-      libraryWorkspace_(library_ != nullptr ? std::int64_t{CublasLt::kWorkspaceBytes} : 0),
       staging_(kStagingBytes) {
-  check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device_),
-        "cudaDeviceGetAttribute");
   check(cudaMemsetAsync(arrivals_.data(), 0, arrivals_.bytes(), stream()), "cudaMemsetAsync");
 }
 
@@ -208,7 +213,7 @@ WeightId Context::addTable(int rows, int cols, const std::function<void(int, flo
   Weight weight;
   weight.size = std::int64_t{rows} * cols;
   weight.floats = DeviceArray<float>(weight.size);
-  const int atOnce = std::max(1, static_cast<int>(kStagingBytes / 8) / std::max(cols, 1));
+  const int atOnce = std::max(1, static_cast<int>(kStagingBytes / 4) / std::max(cols, 1));
   std::vector<float> host(static_cast<std::size_t>(atOnce) * static_cast<std::size_t>(cols));
   for (int begin = 0; begin < rows; begin += atOnce) {
     const int count = std::min(atOnce, rows - begin);
@@ -259,6 +264,10 @@ void Context::needFloats(std::int64_t count) {
 float* Context::floats(std::int64_t count) {
   LOKO_CHECK(count <= floats_.size(), "workspace that prepare() did not ask for");
   return floats_.data();
+}
+
+void Context::needLibrary() {
+  grow(libraryWorkspace_, CublasLt::kWorkspaceBytes, "workspace of cuBLASLt");
 }
 
 void Context::needRows(int rows) {

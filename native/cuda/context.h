@@ -71,10 +71,10 @@ class Context {
   const float* vector(WeightId id, std::int64_t size) const;
 
   // ---- workspace, shared by all kernels of the stream: need*() belong to prepare(), the others to run()
-  static constexpr std::int64_t kMaxSplitTiles = 4096;
-  static constexpr std::int64_t kPartialFloats = 4 << 20;
+  static constexpr std::int64_t kMaxTileOutputs = 64 * 64;
   static constexpr std::int64_t kResultBytes = 64 * 1024;
-  /// Sums of products whose depth is split, and how many shares of each tile have come.
+  /// Sums of products whose depth is split, and how many shares of each tile have come: room for as many
+  /// tiles times shares as there are multiprocessors.
   float* partials() const { return partials_.data(); }
   unsigned* arrivals() const { return arrivals_.data(); }
   void needFloats(std::int64_t count);
@@ -90,6 +90,7 @@ class Context {
   CublasLt* library() const { return library_.get(); }
   /// A product of fewer rows is the tile kernel's alone.
   int libraryRows() const { return libraryRows_; }
+  void needLibrary();
   void* libraryWorkspace() const { return libraryWorkspace_.data(); }
 
   // ---- between host and device; the host's memory is free when these return

@@ -57,6 +57,7 @@ class CudaBackend final : public Backend {
 
   const char* name() const override { return "cuda"; }
   std::string description() const override { return description_; }
+  PassLimits passLimits() const override { return {std::int64_t{512} << 20, 256}; }
 
   WeightId addMatrix(const float* data, int out, int in) override {
     return guard([&] { return context_.addMatrix(data, out, in); });

@@ -54,6 +54,7 @@ ProductType typeOf(Precision precision) {
 void needLibraryProduct(std::int64_t m, int n, int depth, Context& context) {
   if (context.library() == nullptr || m < context.libraryRows()) return;
   context.needFloats(resultFloats(m, n) + halfFloats(m, depth));
+  context.needLibrary();
 }
 
 void multiplyByLibrary(Product& product, Orientation right, Context& context) {

@@ -29,6 +29,7 @@ struct Split {
 
 constexpr int kFewRows = 16, kManyRows = 64;
 constexpr int kOutLd = kTileColumns + 4;
+static_assert(kManyRows * kTileColumns == Context::kMaxTileOutputs);
 constexpr int kMaxShares = 16;
 constexpr int kLeastSteps = 2;  // of depth, in a share
 constexpr int kMaxGridY = 65535;
@@ -256,13 +257,10 @@ int stepsOfDepth(int depth) {
 }
 
 /// Shares of the depth that fill the device once.
-int sharesFor(std::int64_t tiles, int steps, int rows, Context& context) {
-  if (tiles > Context::kMaxSplitTiles) return 1;
+int sharesFor(std::int64_t tiles, int steps, const Context& context) {
   const std::int64_t wanted = context.multiprocessors() / std::max<std::int64_t>(tiles, 1);
   const std::int64_t possible = std::min(kMaxShares, steps / kLeastSteps);
-  const auto room =
-      static_cast<std::int64_t>(Context::kPartialFloats) / (tiles * rows * kTileColumns);
-  return static_cast<int>(std::max<std::int64_t>(1, std::min({wanted, possible, room})));
+  return static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, possible)));
 }
 
 template <int kRows, bool kRightAcross, Gather kGather>
@@ -270,7 +268,7 @@ void launchProduct(const Product& product, Context& context) {
   const int tiles = ceilDiv(product.m, kRows) * ceilDiv(product.n, kTileColumns);
   int steps = 0;
   for (int i = 0; i < product.termCount; ++i) steps += stepsOfDepth(product.terms[i].depth);
-  const auto shares = static_cast<unsigned>(sharesFor(tiles, steps, kRows, context));
+  const auto shares = static_cast<unsigned>(sharesFor(tiles, steps, context));
   const Split split{context.partials(), context.arrivals()};
   const Launch where{"product", dim3(static_cast<unsigned>(tiles), 1, shares), dim3(kTileThreads),
                      context.stream()};
@@ -295,7 +293,7 @@ void launchSmall(const SmallProducts& products, Orientation left, Orientation ri
   }
   const int problems = products.count * products.segments;
   const auto shares =
-      static_cast<unsigned>(sharesFor(std::int64_t{tiles} * problems, steps, kRows, context));
+      static_cast<unsigned>(sharesFor(std::int64_t{tiles} * problems, steps, context));
   const Split split{context.partials(), context.arrivals()};
   const Launch where{"small product",
                      dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(problems), shares),
