@@ -4,6 +4,7 @@
  *     npm run streams -- --quick           one seed, every other learning rate: about ten minutes
  *     npm run streams                      five seeds; all baselines on the first, the best six on the others
  *     npm run streams -- --all             all baselines on every seed
+ *     npm run streams -- --publish         tables, plot and summary of the results into docs/ and benchmarks/results
  *     npm run streams -- --use tuning --only LoKO --try 'calm={"tau":1}'
  */
 import { existsSync } from "node:fs";
@@ -12,7 +13,8 @@ import { parseArgs } from "node:util";
 import type { LoKOOptions } from "loko";
 import { BASELINES } from "./contenders.js";
 import { type Plan, runMissing } from "./laboratory.js";
-import { printTable } from "./report.js";
+import { publish } from "./publish.js";
+import { printReport } from "./report.js";
 import { Results } from "./results.js";
 import { STREAM_LENGTH, STREAMS } from "./streams.js";
 
@@ -35,6 +37,7 @@ const { values } = parseArgs({
     assets: { type: "string", default: join(ROOT, "build/streams/assets") },
     results: { type: "string", default: join(ROOT, "build/streams/results.jsonl") },
     report: { type: "boolean", default: false },
+    publish: { type: "boolean", default: false },
   },
 });
 
@@ -74,5 +77,6 @@ if (missing !== undefined) {
   process.exit(2);
 }
 const results = new Results(values.results);
-if (!values.report) await runMissing(plan, results);
-printTable(plan, results);
+if (!values.report && !values.publish) await runMissing(plan, results);
+if (values.publish) await publish(ROOT, plan, results);
+else printReport(plan, results);
