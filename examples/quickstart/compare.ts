@@ -1,6 +1,6 @@
 /**
  * Compares settings of LoKO, and AdamW, over the quickstart's shifts and several orders of the stream:
- * the evidence behind the defaults (docs/decisions/default-observation.md).
+ * as a glance; the evidence behind the defaults is docs/streams.md.
  *
  *     npm run compare -- --samples 1200 --orders 2
  */
@@ -15,11 +15,12 @@ const SHIFTS: readonly Shift[] = ["rotate90", "invert", "none"];
 
 const loko = (options: LoKOOptions) => (model: Model) => new LoKO(model, options);
 const categorical = (tau: number, trustRegion: number) =>
-  loko({ observation: "categorical", tau, trustRegion });
+  loko({ observation: "categorical", update: "linear", tau, trustRegion });
 const softmax = (tau: number, observationRank: "auto" | "exact" = "exact") =>
   loko({ observation: "softmax", tau, trustRegion: 1, observationRank });
 
 const SETTINGS: readonly (readonly [name: string, make: (model: Model) => Optimizer])[] = [
+  ["the default", loko({})],
   ["softmax, tau 1, auto rank", softmax(1, "auto")],
   ["softmax, tau 1", softmax(1)],
   ["softmax, tau 3", softmax(3)],

@@ -262,6 +262,8 @@ export interface NativeLokoOptions {
   p0?: "auto" | number | { a: number; b: number; head: number };
   tau?: number;
   covariance?: "fdekf" | "vdekf";
+  update?: "linear" | "iterated";
+  gain?: "fixed" | "adaptive";
 }
 
 /** As GradientOptions in native/filter/gradient_optimizer.h, with the defaults of torch.optim. */

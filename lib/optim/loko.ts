@@ -68,16 +68,17 @@ export interface LoKOOptions {
    */
   processNoiseRatio?: number;
   /**
-   * Cap of p under process noise, against wind-up of parameters that the data do not excite; > 0,
-   * `Infinity` for none. Default 10 times the largest initial variance.
+   * Cap of p under process noise and an adaptive gain, against wind-up of parameters that the data do
+   * not excite; > 0, `Infinity` for none. Default 10 times the largest initial variance, 100 times with
+   * `gain: "adaptive"`.
    */
   pMax?: number;
   /** Floor of p relative to the smallest initial variance, in [0, 1). Default 1e-12. */
   pMinRatio?: number;
   /**
    * Trust region c: a step is scaled so that no logit moves by more than c in the linearised model; > 0,
-   * `Infinity` turns it off. Default 2 for `"categorical"`, 1 for `"softmax"` and `"logits"`, Infinity
-   * for `"regression"`.
+   * `Infinity` turns it off. Default Infinity for `update: "iterated"`, whose steps end where the error
+   * does, and for `"regression"`; 2 for `"categorical"` with `update: "linear"`, 1 otherwise.
    */
   trustRegion?: number;
   /**
@@ -87,13 +88,30 @@ export interface LoKOOptions {
    * Default `"auto"`.
    */
   p0?: "auto" | number | { readonly loraA: number; readonly loraB: number; readonly head: number };
-  /** Factor τ of `p0: "auto"`, > 0. Default 3 for `"categorical"`, 1 otherwise. */
+  /** Factor τ of `p0: "auto"`, > 0. Default 3 for `"categorical"` with `gain: "fixed"`, 1 otherwise. */
   tau?: number;
   /**
    * How p shrinks: `"fdekf"` p ← p − p²·diag(HᵀS⁻¹H), the paper's; `"vdekf"` 1/p ← 1/p + diag(HᵀR⁻¹H),
    * never larger. Default `"fdekf"`.
    */
   covariance?: "fdekf" | "vdekf";
+  /**
+   * Where the likelihood of `"categorical"` is linearised. Default `"iterated"` there, which the other
+   * observations do not have.
+   * - `"linear"`: at the prediction, as an extended Kalman filter does. A confident error overshoots, and
+   *   the trust region holds it.
+   * - `"iterated"`: at the mode of the posterior, found by Newton steps between the k directions without
+   *   another pass through the model.
+   */
+  update?: "linear" | "iterated";
+  /**
+   * Who says how plastic the filter is. Default `"adaptive"` for `"categorical"` with `update:
+   * "iterated"`, which it needs; `"fixed"` otherwise.
+   * - `"fixed"`: p only falls, but for the process noise given.
+   * - `"adaptive"`: p also grows while errors come back where the model predicts the same, and falls when
+   *   they turn around or when p promises more than the samples confirm (docs/filter.md).
+   */
+  gain?: "fixed" | "adaptive";
 }
 
 const positiveOrInfinite: OptionRule = {
@@ -181,13 +199,19 @@ function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions 
     p0: either(either(oneOf("auto"), nonNegativeNumber), variancePerGroup),
     tau: positiveNumber,
     covariance: oneOf("fdekf", "vdekf"),
+    update: oneOf("linear", "iterated"),
+    gain: oneOf("fixed", "adaptive"),
   });
   const { processNoise, processNoiseRatio, p0, ...same } = definedOnly(given);
   const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;
   const classified = ownNoise === undefined ? "categorical" : "softmax";
+  const observation = same.observation ?? (isRegression ? "regression" : classified);
+  const update = same.update ?? (observation === "categorical" ? "iterated" : undefined);
   return definedOnly<NativeLokoOptions>({
     ...same,
-    observation: same.observation ?? (isRegression ? "regression" : classified),
+    observation,
+    update,
+    gain: same.gain ?? (update === "iterated" ? "adaptive" : undefined),
     q: processNoise,
     qRatio: processNoiseRatio,
     p0: typeof p0 === "object" ? { a: p0.loraA, b: p0.loraB, head: p0.head } : p0,

@@ -25,6 +25,10 @@ constexpr std::pair<const char*, NoiseMode> kNoiseModes[] = {{"ema", NoiseMode::
                                                              {"fixed", NoiseMode::kFixed}};
 constexpr std::pair<const char*, Covariance> kCovariances[] = {{"fdekf", Covariance::kFdekf},
                                                                {"vdekf", Covariance::kVdekf}};
+constexpr std::pair<const char*, Update> kUpdates[] = {{"linear", Update::kLinear},
+                                                       {"iterated", Update::kIterated}};
+constexpr std::pair<const char*, Gain> kGains[] = {{"fixed", Gain::kFixed},
+                                                   {"adaptive", Gain::kAdaptive}};
 using Rule = GradientUpdate::Rule;
 constexpr std::pair<const char*, Rule> kRules[] = {{"sgd", Rule::kSgd},
                                                    {"adagrad", Rule::kAdaGrad},
@@ -121,6 +125,8 @@ LokoOptions readLokoOptions(const PropertyReader& spec) {
   }
   if (spec.has("noise")) options.noise = readChoice(spec, "noise", kNoiseModes);
   if (spec.has("covariance")) options.covariance = readChoice(spec, "covariance", kCovariances);
+  if (spec.has("update")) options.update = readChoice(spec, "update", kUpdates);
+  if (spec.has("gain")) options.gain = readChoice(spec, "gain", kGains);
   optional("beta", options.beta);
   optional("r0", options.r0);
   optional("pMax", options.pMax);

@@ -33,9 +33,11 @@ bool isSane(const std::vector<double>& values) {
                      [](double v) { return std::fabs(v) <= kLargest; });
 }
 
-double defaultTrustRegion(Observation observation) {
-  if (observation == Observation::kRegression) return std::numeric_limits<double>::infinity();
-  return observation == Observation::kCategorical ? 2 : 1;
+double defaultTrustRegion(const LokoOptions& options) {
+  if (options.observation == Observation::kRegression || options.update == Update::kIterated) {
+    return std::numeric_limits<double>::infinity();
+  }
+  return options.observation == Observation::kCategorical ? 2 : 1;
 }
 
 double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
@@ -60,8 +62,9 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
   noiseMode_ = categorical ? NoiseMode::kModel : options_.noise.value_or(NoiseMode::kEma);
   beta_ = options_.beta.value_or(0.95);
   r0_ = options_.r0.value_or(0.1);
-  trustRegion_ = options_.trustRegion.value_or(defaultTrustRegion(options_.observation));
+  trustRegion_ = options_.trustRegion.value_or(defaultTrustRegion(options_));
   if (estimatesNoise()) state_.noise.start(outputs, r0_);
+  if (options_.gain == Gain::kAdaptive) state_.gain.start(outputs);
 
   state_.p = backend.makeState(parameters, 0);
   const InitialCovariance& p0 = options_.p0;
@@ -107,7 +110,7 @@ double LokoOptimizer::processNoise() const {
 }
 
 double LokoOptimizer::largestAllowed() const {
-  return options_.pMax.value_or(10 * state_.p0);
+  return options_.pMax.value_or((options_.gain == Gain::kAdaptive ? 100 : 10) * state_.p0);
 }
 
 double LokoOptimizer::predicted(double p) const {
@@ -246,8 +249,9 @@ double LokoOptimizer::automaticVariance() const {
     const double factor = scaled ? basis_.scale[i] / scale : 1;
     squares += factor * factor * gram_[i * (k + 1)];
   }
-  const double tau =
-      options_.p0.tau.value_or(options_.observation == Observation::kCategorical ? 3.0 : 1.0);
+  const bool plastic =
+      options_.observation == Observation::kCategorical && options_.gain == Gain::kFixed;
+  const double tau = options_.p0.tau.value_or(plastic ? 3.0 : 1.0);
   return asStored(tau * numerator / (scale * squares));
 }
 
@@ -286,12 +290,14 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   visitor.number("p_mean", state_.summary.mean);
   visitor.number("p_min", state_.summary.min);
   visitor.number("p_max", state_.summary.max);
+  if (options_.gain == Gain::kAdaptive) state_.gain.visitState(visitor);
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
   visitor.array("p", *state_.p);
 }
 
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
   observe(result.logits, targets, innovation_);
+  label_ = targets.labels.empty() ? 0 : targets.labels[0];
   if (options_.observation == Observation::kLogits) {
     result.loss = 0;
     for (const double e : innovation_)
@@ -337,12 +343,29 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   if (starting) start(objective.backend(), state_.p0, state_.p0);
   apply(objective.backend(), result);
   if (noiseMode_ == NoiseMode::kResidual) updateNoiseFromResidual(objective, targets);
-  if (hasProcessNoise()) {
-    objective.backend().predictCovariance(*state_.p, options_.gamma * options_.gamma,
-                                          saturated(processNoise()), saturated(largestAllowed()));
-    state_.largest = predicted(state_.largest);
-  }
+  predictNext(objective.backend());
   return SkipReason::kNone;
+}
+
+/// The prior variance of the next step.
+void LokoOptimizer::predictNext(Backend& backend) {
+  double factor = options_.gamma * options_.gamma, added = processNoise();
+  if (options_.gain == Gain::kAdaptive) {
+    const double mean = state_.summary.mean;
+    const CovarianceChange change =
+        state_.gain.observe(pi_, innovation_, evidence_, mean / state_.p0);
+    factor *= change.factor;
+    // A variance of 0 freezes a parameter: nothing is added then.
+    if (state_.p0Smallest > 0) {
+      added += change.share * mean;
+    } else {
+      factor *= 1 + change.share;
+    }
+  }
+  if (factor == 1 && added == 0) return;
+  const double cap = largestAllowed();
+  backend.predictCovariance(*state_.p, factor, saturated(added), saturated(cap));
+  state_.largest = asStored(std::min(cap, factor * state_.largest + added));
 }
 
 SkipReason LokoOptimizer::solveSafely(StepResult& result) {
@@ -355,10 +378,7 @@ SkipReason LokoOptimizer::solveSafely(StepResult& result) {
 bool LokoOptimizer::solve(StepResult& result) {
   project(basis_, innovation_, projectedInnovation_);
   if (options_.observation == Observation::kCategorical) {
-    result.traceR = spectrum_.trace();
-    if (!solveCategoricalGain(basis_, gram_, projectedInnovation_, options_.covariance, gain_)) {
-      return false;
-    }
+    if (!solveCategorical(result)) return false;
   } else {
     scaleGram(basis_, gram_, scaledGram_);
     const std::size_t k = static_cast<std::size_t>(basis_.rows);
@@ -392,6 +412,17 @@ bool LokoOptimizer::solve(StepResult& result) {
   result.jitter = gain_.jitter;
   result.pivotRatio = gain_.pivotRatio;
   return true;
+}
+
+bool LokoOptimizer::solveCategorical(StepResult& result) {
+  result.traceR = spectrum_.trace();
+  // Also for an iterated update: what is reported of S is of the prediction.
+  if (!solveCategoricalGain(basis_, gram_, projectedInnovation_, options_.covariance, gain_)) {
+    return false;
+  }
+  return options_.update == Update::kLinear ||
+         solvePosteriorMode({result.logits, label_}, basis_, gram_, options_.covariance, gain_,
+                            evidence_);
 }
 
 /// Scales the gain; false when the change of some parameter could be out of range.

@@ -7,9 +7,11 @@
 #include <memory>
 #include <vector>
 
+#include "filter/adaptive_gain.h"
 #include "filter/innovation.h"
 #include "filter/loko_options.h"
 #include "filter/optimizer.h"
+#include "filter/posterior_mode.h"
 #include "filter/spectrum.h"
 
 namespace loko {
@@ -20,6 +22,7 @@ struct LokoState {
   /// adding it at the start of the next one and leaves a skipped step nothing to undo.
   std::unique_ptr<StateArray> p;
   ObservationNoise noise;     // R; unused for kModel, kFixed and categorical
+  AdaptiveGain gain;          // unused for Gain::kFixed
   bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
@@ -64,8 +67,10 @@ class LokoOptimizer : public Optimizer {
   SkipReason learn(Objective& objective, const Targets& targets, StepResult& result);
   SkipReason solveSafely(StepResult& result);
   bool solve(StepResult& result);
+  bool solveCategorical(StepResult& result);
   bool holdInTrustRegion(StepResult& result);
   void apply(Backend& backend, StepResult& result);
+  void predictNext(Backend& backend);
   void updateNoiseFromResidual(Objective& objective, const Targets& targets);
 
   LokoOptions options_;
@@ -79,6 +84,8 @@ class LokoOptimizer : public Optimizer {
   SoftmaxSpectrum spectrum_;
   CotangentBasis basis_;
   KalmanGain gain_;
+  Evidence evidence_;
+  int label_ = 0;
 };
 
 }  // namespace loko

@@ -84,6 +84,20 @@ void validateNoise(const LokoOptions& options) {
   if (options.r0) requirePositive("r0", *options.r0);
 }
 
+void validateUpdate(const LokoOptions& options) {
+  if (options.update == Update::kIterated && options.observation != Observation::kCategorical) {
+    fail(
+        "Option update \"iterated\" needs the categorical observation: it looks for the mode of a "
+        "categorical likelihood. Leave it out, or set observation to \"categorical\".");
+  }
+  if (options.gain == Gain::kAdaptive && options.update != Update::kIterated) {
+    fail(
+        "Option gain \"adaptive\" needs the categorical observation with update \"iterated\", "
+        "whose "
+        "evidence it follows. Leave it out, or set both.");
+  }
+}
+
 void validateInitialCovariance(const InitialCovariance& p0, std::int64_t parameters,
                                const std::vector<ParameterRange>& ranges) {
   using Kind = InitialCovariance::Kind;
@@ -125,6 +139,7 @@ void validate(const LokoOptions& options, int outputs, std::int64_t parameters,
   }
   validateRank(options);
   validateNoise(options);
+  validateUpdate(options);
   require(options.gamma > 0 && options.gamma * options.gamma > 0 &&
               isStorable(options.gamma * options.gamma),
           "gamma", options.gamma, "a finite number > 0 whose square is in the range of float32");

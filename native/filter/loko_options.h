@@ -31,6 +31,17 @@ enum class Covariance : std::uint8_t {
   kVdekf,  // 1/p <- 1/p + diag(H^T R^-1 H): variational, never above FDEKF
 };
 
+/// Where the likelihood of a categorical observation is linearised.
+enum class Update : std::uint8_t {
+  kLinear,    // at the prediction: the extended Kalman filter
+  kIterated,  // at the mode of the posterior, in k-space: see filter/posterior_mode.h
+};
+
+enum class Gain : std::uint8_t {
+  kFixed,     // p changes as the filter's equations say, and by the process noise given
+  kAdaptive,  // p also grows and shrinks with the evidence of the stream: filter/adaptive_gain.h
+};
+
 /// How many of the m - 1 informative directions of a softmax are propagated backwards.
 struct RankOption {
   enum class Kind : std::uint8_t { kExact, kAuto, kFixed };
@@ -54,7 +65,7 @@ struct InitialCovariance {
   /// kAuto: chosen at the first applied step so that the prior variance of the observations matches
   /// their scale: tau * trace(C)/|H|_F^2 (softmax), tau * k/|U^T J|_F^2 (categorical),
   /// tau * m/|J|_F^2 (logits, regression: unit variance per output).
-  /// Default: 3 for categorical, 1 otherwise (docs/decisions/default-observation.md).
+  /// Default: 3 for categorical with a fixed gain, 1 otherwise (docs/filter.md).
   std::optional<double> tau;
   double value = 0;                       // kUniform
   double loraA = 0, loraB = 0, head = 0;  // kPerGroup; 0 freezes a group while q = 0
@@ -79,16 +90,22 @@ struct LokoOptions {
   double gamma = 1;
   double q = 0;
   double qRatio = 0;
-  /// Cap of p under process noise, against wind-up of unexcited parameters. Default: 10 * largest p0.
+  /// Cap of p under process noise and an adaptive gain, against wind-up of unexcited parameters.
+  /// Default: 10 * largest p0; 100 * with an adaptive gain.
   std::optional<double> pMax;
   /// Floor of p relative to the smallest initial variance; floors are counted.
   double pMinRatio = 1e-12;
   /// c: the step is scaled so that no logit moves by more than c (after centring, for softmax and
   /// categorical) in the linearised model; infinity turns it off. Default: 2 for categorical, 1 for
-  /// softmax and logits, infinity for regression, whose outputs have no natural unit.
+  /// softmax and logits, infinity for an iterated update, whose steps end where the error does, and for
+  /// regression, whose outputs have no natural unit.
   std::optional<double> trustRegion;
   InitialCovariance p0;
   Covariance covariance = Covariance::kFdekf;
+  /// kIterated: categorical only.
+  Update update = Update::kLinear;
+  /// kAdaptive: with an iterated update only.
+  Gain gain = Gain::kFixed;
 
   /// The published algorithm: softmax, all m - 1 rows, EMA noise, no process noise, no trust region.
   static LokoOptions paper();

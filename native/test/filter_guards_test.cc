@@ -94,6 +94,9 @@ TEST_SUITE("filter guards") {
       categorical.q = 1e-3;
       categorical.p0 = uniform(0.1);
       nothingChanges(precision, categorical);
+      categorical.update = Update::kIterated;
+      categorical.gain = Gain::kAdaptive;
+      nothingChanges(precision, categorical);
     }
   }
 
@@ -258,6 +261,8 @@ TEST_SUITE("filter guards") {
     o = base, o.observation = Observation::kCategorical, o.beta = 0.9, refuses(o);
     o = base, o.observation = Observation::kRegression, o.noise = NoiseMode::kModel, refuses(o);
     o = base, o.observation = Observation::kLogits, o.rank = exactRank(), refuses(o);
+    o = base, o.update = Update::kIterated, refuses(o);  // softmax
+    o = base, o.observation = Observation::kCategorical, o.gain = Gain::kAdaptive, refuses(o);
     LinearObjective single(Precision::kDouble, {0}, Matrix(1, 1));
     CHECK(codeOf([&] { makeLoko(single, base); }) == ErrorCode::kOption);
   }

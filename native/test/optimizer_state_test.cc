@@ -46,6 +46,13 @@ std::unique_ptr<Optimizer> makeOptimizer(int kind, Problem& problem) {
     options.qRatio = 1e-3;
     return std::make_unique<LokoOptimizer>(backend, n, kOutputs, options);
   }
+  if (kind == 2) {
+    LokoOptions options;
+    options.observation = Observation::kCategorical;
+    options.update = Update::kIterated;
+    options.gain = Gain::kAdaptive;
+    return std::make_unique<LokoOptimizer>(backend, n, kOutputs, options);
+  }
   GradientOptions options = GradientOptions::defaults(GradientUpdate::Rule::kAdam);
   options.amsgrad = true;
   return std::make_unique<GradientOptimizer>(backend, n, options);
@@ -56,7 +63,7 @@ std::unique_ptr<Optimizer> makeOptimizer(int kind, Problem& problem) {
 TEST_SUITE("optimizer state") {
   TEST_CASE("what follows a restored state has the same bits, in either precision") {
     for (const Precision precision : {Precision::kDouble, Precision::kFloat}) {
-      for (int kind = 0; kind < 3; ++kind) {
+      for (int kind = 0; kind < 4; ++kind) {
         CAPTURE(kind);
         Problem problem(precision), other(precision);
         const auto optimizer = makeOptimizer(kind, problem), restored = makeOptimizer(kind, other);

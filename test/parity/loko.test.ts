@@ -42,6 +42,8 @@ function optionsOf(options: ReferenceOptions): LoKOOptions {
   return {
     // The defaults of the reference, which are not ours.
     observation: "softmax",
+    // The reference is the textbook filter, which linearises at the prediction.
+    update: options.observation === "categorical" ? "linear" : undefined,
     tau: 1,
     ...same,
     trustRegion: trust === "infinity" ? Number.POSITIVE_INFINITY : trust,

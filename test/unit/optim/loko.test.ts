@@ -101,11 +101,20 @@ describe("LoKO", () => {
 
   test("observes the categorical likelihood, or the softmax where an option says so", async () => {
     const categorical = await thetaAfter((fresh) => new LoKO(fresh));
+    const { POSITIVE_INFINITY: none } = Number;
+    for (const same of [
+      { observation: "categorical", update: "iterated", gain: "adaptive" },
+      { gain: "adaptive", tau: 1, trustRegion: none },
+    ] as const) {
+      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(categorical);
+    }
+    const linear = await thetaAfter((fresh) => new LoKO(fresh, { update: "linear" }));
+    expect(linear).not.toEqual(categorical);
     expect(
       await thetaAfter(
-        (fresh) => new LoKO(fresh, { observation: "categorical", tau: 3, trustRegion: 2 }),
+        (fresh) => new LoKO(fresh, { update: "linear", gain: "fixed", tau: 3, trustRegion: 2 }),
       ),
-    ).toEqual(categorical);
+    ).toEqual(linear);
     const softmax = await thetaAfter((fresh) => new LoKO(fresh, { p0: "auto", beta: 0.9 }));
     expect(softmax).not.toEqual(categorical);
     expect(
@@ -174,6 +183,16 @@ describe("LoKO", () => {
       "a noise mode beside the categorical one",
       { observation: "categorical", noise: "ema" },
       ["noise"],
+    ],
+    [
+      "an iterated update of another likelihood",
+      { observation: "softmax", update: "iterated" },
+      ["update", "categorical"],
+    ],
+    [
+      "an adaptive gain without the evidence of an iterated update",
+      { update: "linear", gain: "adaptive" },
+      ["gain", "iterated"],
     ],
     [
       "a share of the trace beside an exact rank",
