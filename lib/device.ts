@@ -21,6 +21,7 @@ export type CudaCause = "notCompiled" | "noDriver" | "driverTooOld" | "noDevice"
 
 /** What CUDA has to offer here. */
 export interface CudaInfo {
+  /** Whether device `"cuda"` can be used. */
   readonly available: boolean;
   /** Why not, in a sentence; only where `available` is false. */
   readonly reason?: string;
@@ -34,10 +35,13 @@ export interface CudaInfo {
   readonly architectures: readonly string[];
   /** Models use the first; `CUDA_VISIBLE_DEVICES` says which that is. */
   readonly devices: readonly {
+    /** As `"NVIDIA H200"`. */
     readonly name: string;
     /** As `"9.0"`. */
     readonly computeCapability: string;
+    /** All of the GPU's memory. */
     readonly memoryBytes: number;
+    /** Streaming multiprocessors. */
     readonly multiprocessors: number;
   }[];
 }
@@ -57,7 +61,7 @@ export interface DeviceInfo {
     /** Threads used by default: physical cores within the affinity mask and the cgroup quota. */
     readonly threads: number;
   };
-  /** The device `\"cuda\"`; `reason` says why it is not available. */
+  /** The device `"cuda"`; `reason` says why it is not available. */
   readonly cuda: CudaInfo;
 }
 
@@ -68,7 +72,12 @@ export interface CublasLtInfo {
   /** As `"13.1.1"`. */
   readonly version?: string;
   /** Every place that was tried, in order, and why it was not taken (absent: it was). */
-  readonly tried: readonly { readonly place: string; readonly problem?: string }[];
+  readonly tried: readonly {
+    /** A file, or a name for the system's loader. */
+    readonly place: string;
+    /** Why it was not taken; absent: it was. */
+    readonly problem?: string;
+  }[];
 }
 
 /** The devices of this machine. Never throws: what is wrong is said in `reason`. */
@@ -142,7 +151,9 @@ function messageOf(error: unknown): string {
 
 /** Where a model computes, and in what. */
 export interface ModelDevice {
+  /** Where the model computes. */
   readonly name: "cpu" | "cuda" | "ref";
+  /** What its products are multiplied in; `"ref"` computes in float64. */
   readonly precision: Precision | "float64";
   /** Why `"auto"` did not take `"cuda"`; absent where it did, and where a device was named. */
   readonly note?: string;

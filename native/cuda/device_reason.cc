@@ -45,7 +45,7 @@ std::string reasonMessage(const DeviceReport& report, const std::string& detail)
     case DeviceReport::Reason::kNone:
       return "";
     case DeviceReport::Reason::kNotCompiled:
-      return "this build has no CUDA backend: nvcc was not found when it was built";
+      return "this build has no CUDA backend: it was built without nvcc, or with LOKO_CUDA=OFF";
     case DeviceReport::Reason::kNoDriver:
       return "no NVIDIA driver is installed";
     case DeviceReport::Reason::kDriverTooOld:

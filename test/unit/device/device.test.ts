@@ -38,6 +38,7 @@ function pretend(cuda: NativeDeviceInfo["cuda"], cublasLt = NO_CUBLAS): void {
     cublasLtInfo: () => cublasLt,
     createSession: vi.fn(),
     crossings: () => 0,
+    version: "0.0.0",
   });
 }
 
