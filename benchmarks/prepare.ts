@@ -38,7 +38,7 @@ export async function prepareTrial(trial: Trial, folder: string): Promise<string
   const samples = drawSamples(trial);
   writeTensors(prepared.samplesFile, [samples.inputs, samples.labels]);
 
-  using model = await Model.fromPretrained(prepared.modelDir, { seed: 1 });
+  using model = await Model.fromPretrained(prepared.modelDir, { seed: 1, device: "cpu" });
   const { rank, targetModules } = trial;
   await model.addAdapter({ r: rank, loraAlpha: 2 * rank, targetModules });
   if (trial.begun) {

@@ -157,7 +157,8 @@ export async function race(
     for (const runner of [...runners]) await attempt(runner.name, () => runner.warmUp());
 
     for (let round = 0; round < trial.rounds; round++) {
-      const peak = await measurePeak(trial.threads);
+      // That of a GPU cannot be measured by this program.
+      const peak = trial.device === "cpu" ? await measurePeak(trial.threads) : undefined;
       if (peak !== undefined) peaks.push(peak);
       for (const runner of [...runners]) {
         const steps = stepsOfTurn(runner, trial, round);

@@ -30,8 +30,8 @@ const require = createRequire(import.meta.url);
 const addon = require("node-gyp-build")(ROOT) as { crossings(): number };
 
 async function makeContender(name: string, trial: PreparedTrial): Promise<Contender> {
-  const { modelDir, adapterDir, threads, learningRate } = trial;
-  const model = await Model.fromPretrained(modelDir, { threads });
+  const { modelDir, adapterDir, threads, device, precision, learningRate } = trial;
+  const model = await Model.fromPretrained(modelDir, { threads, device, precision });
   await model.loadAdapter(adapterDir, { isTrainable: true });
   if (name === "loko predict") {
     return async ({ inputs }) => {

@@ -1,5 +1,5 @@
 // The results as text: columns for a terminal of 100 characters, and Markdown for documents.
-import { isBusy } from "./machine.js";
+import { type Gpu, isBusy } from "./machine.js";
 import { type BarResult, isMet, type Results, type Row, type TrialResult } from "./results.js";
 
 export const WIDTH = 100;
@@ -44,13 +44,14 @@ export function formatTime(seconds: number): string {
 /** What a trial is, in words. */
 export function describeTrial({ trial }: TrialResult): string {
   const { model, tokens, classes, rank, targetModules, batch, threads, begun } = trial;
+  const { device, precision } = trial;
   return [
     model,
     ...(tokens === undefined ? [] : [`${tokens} tokens`]),
     `${classes} classes`,
     `r = ${rank} on ${targetModules.join(", ")}`,
     `batch ${batch}`,
-    `${threads} thread${threads === 1 ? "" : "s"}`,
+    device === "cuda" ? `GPU in ${precision}` : `${threads} thread${threads === 1 ? "" : "s"}`,
     ...(begun ? ["has begun to learn"] : []),
   ].join(", ");
 }
@@ -72,15 +73,24 @@ export function describeBar(bar: BarResult): string {
   return `${what} = ${value === null ? "?" : number(value)} (at most ${number(most)}) ${verdict}`;
 }
 
+function describeGpu({ name, driver, clocks, cublasLt }: Gpu): string {
+  const { smMHz, memoryMHz, powerLimitW } = clocks ?? {};
+  const speed = clocks
+    ? `; ${smMHz} and ${memoryMHz} MHz at the start, limit ${powerLimitW} W`
+    : "";
+  return `${name}, driver ${driver ?? "unknown"}, cuBLASLt ${cublasLt ?? "not found"}${speed}`;
+}
+
 /** Where the figures come from, one fact a line. */
 export function describeRun({ date, machine, python }: Results): string[] {
-  const { cpu, cores, isa, node, loko, commit, load } = machine;
+  const { cpu, cores, isa, gpu, node, loko, commit, load } = machine;
   const torch =
     python === null
       ? "PyTorch's side left out"
       : `torch ${python.torch}, transformers ${python.transformers}, peft ${python.peft}`;
   return [
     `${date}, ${cpu}, ${cores} cores, ${isa}; load ${load}`,
+    ...(gpu ? [describeGpu(gpu)] : []),
     `loko ${loko} at ${commit.slice(0, 12)}${commit.endsWith("+") ? " with changes" : ""}, Node ${node}; ${torch}`,
     ...(isBusy(machine) ? ["Taken on a BUSY machine: no figure here is worth quoting."] : []),
   ];

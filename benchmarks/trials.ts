@@ -34,6 +34,9 @@ export interface Trial {
   readonly targetModules: readonly string[];
   readonly batch: number;
   readonly threads: number;
+  /** Where both sides compute, and on a GPU in what. */
+  readonly device: "cpu" | "cuda";
+  readonly precision: "float32" | "tf32" | "bfloat16";
   /** Different batches; the contenders meet them in turn. */
   readonly samples: number;
   /** Start from a head of class means and a stream of noisy class prototypes. */
@@ -56,6 +59,8 @@ const DEFAULTS = {
   targetModules: ["query", "value"],
   batch: 1,
   threads: 2,
+  device: "cpu",
+  precision: "float32",
   samples: 16,
   begun: false,
   seconds: 10,
@@ -72,7 +77,16 @@ const LARGEST_COUNTS = {
   samples: 4096,
   rounds: 1000,
 };
-const OTHER_FIELDS = ["name", "model", "tokens", "seconds", "steps", "begun"];
+const OTHER_FIELDS = [
+  "name",
+  "model",
+  "tokens",
+  "seconds",
+  "steps",
+  "begun",
+  "device",
+  "precision",
+];
 const LIST_FIELDS = ["targetModules", "contenders", "bars"];
 const FIELDS = [...Object.keys(LARGEST_COUNTS), ...OTHER_FIELDS, ...LIST_FIELDS];
 
@@ -133,6 +147,9 @@ function parseTrial(fields: Fields, where: string): Trial {
   requireInteger(fields, "steps", [0, 100_000], at);
   requireNumber(fields, "seconds", [0.1, 3600], at);
   if (typeof fields.begun !== "boolean") throw expected(at, "begun", "true or false", fields.begun);
+  requireNames({ device: [fields.device] }, "device", ["cpu", "cuda"], at);
+  const precisions = fields.device === "cuda" ? ["float32", "tf32", "bfloat16"] : ["float32"];
+  requireNames({ precision: [fields.precision] }, "precision", precisions, at);
   checkModel(fields, at);
   const isResnet = MODELS.get(fields.model as string)?.kind === "resnet";
   const targets = isResnet ? ["convolution"] : ["query", "key", "value"];
@@ -159,7 +176,11 @@ function checkModel(fields: Fields, at: string): void {
   }
 }
 
-function checkContenders({ contenders, batch, classes }: Trial, at: string): void {
+function checkContenders({ contenders, batch, classes, device }: Trial, at: string): void {
+  const stranger = contenders.find((name) => !CONTENDERS.get(name)!.devices.includes(device));
+  if (stranger !== undefined) {
+    throw expected(at, "contenders", `of device "${device}"`, stranger);
+  }
   const loko = contenders.find((name) => CONTENDERS.get(name)!.work === "loko");
   if (loko === undefined) return;
   if (batch > 1) throw expected(at, "batch", `1, because of "${loko}"`, batch);

@@ -54,6 +54,10 @@ const CODES = [
   "ERR_UNSUPPORTED",
   /** The device that was asked for is not available; the message says why. */
   "ERR_DEVICE_UNAVAILABLE",
+  /** The GPU reported an error, and its model is of no more use; the message names the kernel. */
+  "ERR_DEVICE_FAILED",
+  /** The environment variable LOKO_CUBLASLT names a cuBLASLt that cannot be used; the message lists what was tried. */
+  "ERR_CUBLAS_UNAVAILABLE",
   /** The native addon could not be found or loaded. */
   "ERR_NATIVE_LOAD",
   /** Memory on the host or on the device could not be allocated. */

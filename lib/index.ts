@@ -19,7 +19,17 @@ export {
   type TextExample,
   textDataset,
 } from "./data/text.js";
-export { type Device, type DeviceInfo, deviceInfo } from "./device.js";
+export {
+  type CublasLtInfo,
+  type CudaCause,
+  type CudaInfo,
+  cublasLtInfo,
+  type Device,
+  type DeviceInfo,
+  deviceInfo,
+  type ModelDevice,
+  type Precision,
+} from "./device.js";
 export { LokoError, type LokoErrorCode } from "./errors.js";
 export { type DecodeOptions, decodeImage } from "./images/decode.js";
 export type { Resample } from "./images/filters.js";

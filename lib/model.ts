@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { types } from "node:util";
 import { abortable, abortSignal } from "./abort.js";
-import { type Device, resolveDevice } from "./device.js";
+import { type Device, type ModelDevice, type Precision, resolveDevice } from "./device.js";
 import { describe, fromNative, LokoError } from "./errors.js";
 import { openCheckpoint } from "./io/checkpoint.js";
 import {
@@ -43,6 +43,10 @@ import { lengthOf } from "./tensor/typed-array.js";
 export interface ModelOptions {
   /** Where to compute. Default `"auto"`. */
   device?: Device;
+  /**
+   * How a GPU multiplies with frozen weights. Default `"float32"`, the only one that other devices have.
+   */
+  precision?: Precision;
   /**
    * CPU threads of this model; results do not depend on it. 0, the default: physical cores within the
    * affinity mask and the cgroup quota of the process.
@@ -126,6 +130,8 @@ export class Model implements Disposable {
   readonly problemType: ProblemType;
   /** The folder it was loaded from, as an absolute path. */
   readonly directory: string;
+  /** Where it computes; where `"auto"` took no GPU, `note` says why. */
+  readonly device: ModelDevice;
   /** Weights that were drawn because the checkpoint has none that fit: those of a new head. */
   readonly newWeights: readonly string[];
   /** Weights of the checkpoint that this model does not use, but for those known to be unneeded. */
@@ -140,6 +146,7 @@ export class Model implements Disposable {
     runtime: ModelRuntime,
     facts: {
       directory: string;
+      device: ModelDevice;
       definition: ModelDefinition;
       labels: Labels;
       newWeights: readonly string[];
@@ -149,6 +156,7 @@ export class Model implements Disposable {
   ) {
     this.runtime = runtime;
     this.directory = facts.directory;
+    this.device = facts.device;
     this.modelType = facts.source.architecture.modelType;
     this.numLabels = runtime.graph.outputs;
     this.input = describeInput(runtime.inputs);
@@ -186,6 +194,7 @@ export class Model implements Disposable {
     }
     checkOptions("Model.fromPretrained", options, {
       device: oneOf("auto", "cpu", "cuda", "ref"),
+      precision: oneOf("float32", "tf32", "bfloat16"),
       threads: integerIn(0, 1024),
       numLabels: integerIn(1, 2 ** 20),
       seed: integerIn(0),
@@ -196,7 +205,8 @@ export class Model implements Disposable {
     const { numLabels, threads = 0, seed = 0, ignoreMismatchedSizes = false, signal } = options;
     signal?.throwIfAborted();
     const imageSize = options.imageSize === undefined ? undefined : imageExtent(options.imageSize);
-    const device = resolveDevice(options.device ?? "auto");
+    const { precision = "float32" } = options;
+    const device = resolveDevice(options.device, precision);
 
     await refuseFile(dir);
     const checkpoint = await abortable(openCheckpoint(dir), signal);
@@ -209,7 +219,8 @@ export class Model implements Disposable {
     const weights = await deriveWeights(sources.weights, sources.carried, derived, graph);
     signal?.throwIfAborted();
     const session = createSession({
-      device,
+      device: device.name,
+      precision,
       threads,
       seed,
       graph: graph.spec,
@@ -228,6 +239,7 @@ export class Model implements Disposable {
     return new Model(runtime, {
       ...sources,
       directory: resolve(dir),
+      device,
       definition,
       labels,
       source: { architecture, config: checkpoint.config, weights: sources.weights, carried },

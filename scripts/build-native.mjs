@@ -2,9 +2,12 @@
 //
 //   node scripts/build-native.mjs                        the normal build, in build/
 //   node scripts/build-native.mjs --sanitize=address     only the C++ tests, in build/sanitize-address/
+//   node scripts/build-native.mjs --target=loko_gpu_tests  only this, in build/
 //   node scripts/build-native.mjs --prebuild             only the addon, as it is shipped
 //   node scripts/build-native.mjs --configure-only       only compile_commands.json, for the linter
 //   LOKO_WERROR=ON node scripts/build-native.mjs         warnings as errors, as in CI
+//   LOKO_CUDA=ON|OFF node scripts/build-native.mjs       with CUDA or not; default AUTO: where nvcc is found
+//   LOKO_CUDA_ARCHITECTURES=90-real ...                  machine code for one GPU only, see CMakeLists.txt
 //
 // Why not `cmake-js build` itself: on a configured tree it silently ignores changed options. Here the
 // options and tools of the last configure are kept beside the tree, and a difference configures anew
@@ -25,8 +28,13 @@ const { values } = parseArgs({
     debug: { type: "boolean", default: false },
     prebuild: { type: "boolean", default: false },
     "configure-only": { type: "boolean", default: false },
+    target: { type: "string" },
   },
 });
+// Machine code for every GPU generation since Ampere; PTX of the last one is for later ones. A driver that is
+// older than the toolkit can run its machine code and not its PTX.
+const SHIPPED_ARCHITECTURES = "80-real;86-real;89-real;90";
+
 const sanitized = values.sanitize !== "off";
 const config = values.debug ? "Debug" : "Release";
 const outDir = join(projectRoot, "build", sanitized ? `sanitize-${values.sanitize}` : "");
@@ -35,6 +43,9 @@ const definitions = {
   LOKO_CUDA: process.env.LOKO_CUDA ?? "AUTO",
   LOKO_STATIC_STDCXX: values.prebuild ? "ON" : "OFF",
   LOKO_SANITIZE: values.sanitize,
+  // Empty: that of CMakeLists.txt.
+  LOKO_CUDA_ARCHITECTURES:
+    process.env.LOKO_CUDA_ARCHITECTURES ?? (values.prebuild ? SHIPPED_ARCHITECTURES : ""),
 };
 
 const require = createRequire(import.meta.url);
@@ -56,7 +67,9 @@ const signature = JSON.stringify({
   definitions,
   node: `${process.version} ${process.platform}-${process.arch}`,
   generator: hasNinja ? "ninja" : "make",
-  compiler: [process.env.CC, process.env.CXX],
+  compiler: [process.env.CC, process.env.CXX, process.env.CUDACXX],
+  // A toolkit that was installed since is noticed.
+  nvcc: spawnSync(process.env.CUDACXX ?? "nvcc", ["--version"], { encoding: "utf8" }).stdout,
 });
 const signatureFile = join(outDir, "loko-configure.json");
 const cacheFile = join(outDir, "CMakeCache.txt");
@@ -77,10 +90,11 @@ if (!isConfigured) {
   writeFileSync(signatureFile, signature);
 }
 if (!values["configure-only"]) {
+  const part = sanitized ? "loko_native_tests" : values.prebuild ? "loko" : undefined;
+  const target = values.target ?? part;
   runCmakeJs(
     "build",
     `--parallel=${availableParallelism()}`,
-    ...(sanitized ? ["--target=loko_native_tests"] : []),
-    ...(values.prebuild ? ["--target=loko"] : []),
+    ...(target === undefined ? [] : [`--target=${target}`]),
   );
 }

@@ -14,8 +14,13 @@ def load_model(trial):
     kind = AutoModelForSequenceClassification if "tokens" in trial else AutoModelForImageClassification
     # transformers refuses the option for models without attention.
     options = {} if trial["model"].startswith("resnet") else {"attn_implementation": "sdpa"}
+    # Frozen weights in the trial's type; PEFT keeps the factors in float32 beside it.
+    if trial["precision"] == "bfloat16":
+        options["dtype"] = torch.bfloat16
+    torch.backends.cuda.matmul.allow_tf32 = trial["precision"] == "tf32"
     base = kind.from_pretrained(trial["modelDir"], **options)
-    return PeftModel.from_pretrained(base, trial["adapterDir"], is_trainable=True).eval()
+    model = PeftModel.from_pretrained(base, trial["adapterDir"], is_trainable=True)
+    return model.eval().to(trial["device"])
 
 
 def trained(model):
@@ -46,6 +51,50 @@ class AdamW:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return logits.detach(), 1
+
+
+class GraphedAdamW(AdamW):
+    """The same step, all of it in one CUDA graph, which is captured at the first."""
+
+    def __init__(self, model, trial):
+        self.model = model
+        self.optimizer = torch.optim.AdamW(trained(model).values(), lr=trial["learningRate"], capturable=True)
+        self.graph = None
+
+    def capture(self, inputs, labels):
+        self.inputs = {name: value.clone() for name, value in inputs.items()}
+        self.labels = labels.clone()
+        before = {name: value.detach().clone() for name, value in trained(self.model).items()}
+        # Allocations and the choice of algorithms happen here, on a stream that is not captured.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                super().step(self.inputs, self.labels)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.logits = self.model(**self.inputs).logits
+            cross_entropy(self.logits, self.labels).backward()
+            self.optimizer.step()
+        # As if the warm-up had not been.
+        with torch.no_grad():
+            for name, value in trained(self.model).items():
+                value.copy_(before[name])
+            for state in self.optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
+
+    def step(self, inputs, labels):
+        if self.graph is None:
+            self.capture(inputs, labels)
+        for name, value in inputs.items():
+            self.inputs[name].copy_(value)
+        self.labels.copy_(labels)
+        # Gradients are written, not added to, because there were none when the graph was captured.
+        self.graph.replay()
+        return self.logits.detach().clone(), 1
 
 
 class Loko:
@@ -112,6 +161,9 @@ def make(name, trial):
     _, work, *rest = name.split()
     if work == "loko":
         return JACOBIANS[rest[0]](model, trial, reduced="m-1" in rest)
+    if "graph" in rest:
+        return GraphedAdamW(model, trial)
     if "compiled" in rest:
-        model = torch.compile(model)
+        # On a GPU with CUDA graphs of what it compiles.
+        model = torch.compile(model, mode="reduce-overhead" if trial["device"] == "cuda" else "default")
     return {"adamw": AdamW, "predict": Predict}[work](model, trial)

@@ -47,6 +47,7 @@ def versions(torch):
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda,
         "transformers": transformers.__version__,
         "peft": peft.__version__,
         "blas": blas,
@@ -55,7 +56,7 @@ def versions(torch):
 
 
 def load_samples(path, torch):
-    """Batches and their labels, in the order of the stream."""
+    """Batches and their labels, in the order of the stream, in the memory of the host."""
     from safetensors.torch import load_file
 
     tensors = load_file(path)
@@ -64,8 +65,14 @@ def load_samples(path, torch):
     return [({name: value[i] for name, value in inputs.items()}, labels[i]) for i in range(len(labels))]
 
 
-def serve(contender, samples, torch):
+def serve(contender, samples, trial, torch):
     done = 0
+    on_gpu = trial["device"] == "cuda"
+    floats = torch.bfloat16 if trial["precision"] == "bfloat16" else torch.float32
+
+    def to_device(value):
+        return value.to(device=trial["device"], dtype=floats if value.is_floating_point() else None)
+
     for line in sys.stdin:
         request = json.loads(line)
         if request.get("resetPeak"):
@@ -74,7 +81,13 @@ def serve(contender, samples, torch):
         for _ in range(request["steps"]):
             inputs, labels = samples[done % len(samples)]
             begin = time.perf_counter()
-            logits, propagated = contender.step(inputs, labels)
+            if on_gpu:
+                # As on our side: a step begins with inputs on the host, and ends when its logits are there.
+                inputs, target = {name: to_device(value) for name, value in inputs.items()}, to_device(labels)
+                logits, propagated = contender.step(inputs, target)
+                logits = logits.float().cpu()
+            else:
+                logits, propagated = contender.step(inputs, labels)
             seconds.append(time.perf_counter() - begin)
             losses.append(torch.nn.functional.cross_entropy(logits, labels).item())
             rows.append(propagated)
@@ -88,12 +101,14 @@ def main():
 
     torch.set_num_threads(trial["threads"])
     torch.set_num_interop_threads(1)
+    if trial["device"] == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch finds no GPU")
     import contenders
 
     contender = contenders.make(sys.argv[2], trial)
     samples = load_samples(trial["samplesFile"], torch)
     say({"ready": versions(torch)})
-    serve(contender, samples, torch)
+    serve(contender, samples, trial, torch)
 
 
 try:

@@ -1,4 +1,4 @@
-// Who learns from the streams: LoKO's defaults and variants, and gradient methods over a grid of
+// Who learns from the streams: LoKO with an adaptive gain, its variants, and gradient methods over a grid of
 // learning rates. Each has a name that stays the same from run to run.
 
 import {

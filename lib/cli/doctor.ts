@@ -1,6 +1,6 @@
 import { availableParallelism, freemem, totalmem } from "node:os";
 import type { Command } from "commander";
-import { deviceInfo } from "../device.js";
+import { type CublasLtInfo, type CudaInfo, cublasLtInfo, deviceInfo } from "../device.js";
 import { LokoError } from "../errors.js";
 import { loadSharp } from "../images/sharp.js";
 import { addonPath, loadAddon } from "../native/loader.js";
@@ -24,6 +24,8 @@ async function examine({ json }: CommonOptions): Promise<void> {
   const { version, arch, platform } = process;
   const { cpu, cuda } = deviceInfo();
   const addon = findAddon();
+  // Without CUDA in the addon nothing would ever look for it.
+  const cublasLt = cuda.runtime === undefined ? undefined : cublasLtInfo();
   const memory = { totalBytes: totalmem(), freeBytes: freemem() };
   const cores = availableParallelism();
   const sharp = await findSharp();
@@ -35,6 +37,7 @@ async function examine({ json }: CommonOptions): Promise<void> {
     addon,
     cpu,
     cuda,
+    cublasLt,
     memory,
     cores,
     sharp,
@@ -48,7 +51,8 @@ async function examine({ json }: CommonOptions): Promise<void> {
       ["addon", addon ?? "not loaded, see below"],
       ["CPU kernels", cpu.available ? describeKernels(cpu) : `none: ${firstLine(cpu.reason)}`],
       ["CPU threads", cpu.available ? `${cpu.threads} by default (${cores} visible)` : undefined],
-      ["CUDA", cuda.available ? "available" : `not available: ${firstLine(cuda.reason)}`],
+      ...describeCuda(cuda),
+      ...describeCublasLt(cublasLt, cuda.available),
       ["images", sharp === null ? "not decoded: npm install sharp" : `decoded by sharp ${sharp}`],
       ["memory", `${byteSize(memory.freeBytes)} free of ${byteSize(memory.totalBytes)}`],
     ]);
@@ -80,6 +84,38 @@ function findAddon(): string | null {
 function describeKernels(cpu: ReturnType<typeof deviceInfo>["cpu"]): string {
   const forced = process.env.LOKO_CPU_ISA ? ", as LOKO_CPU_ISA says" : "";
   return `${cpu.instructionSet}${forced} (usable here: ${cpu.instructionSets.join(", ")})`;
+}
+
+function describeCuda(cuda: CudaInfo): [string, string][] {
+  const { available, reason, driver, runtime, architectures, devices } = cuda;
+  const built = `CUDA ${runtime}, for ${architectures.join(", ")}`;
+  return [
+    [
+      "CUDA",
+      available ? `available, driver for CUDA ${driver}` : `not available: ${firstLine(reason)}`,
+    ],
+    ...(runtime === undefined ? [] : [["CUDA build", built] as [string, string]]),
+    ...devices.map(
+      ({ name, computeCapability, memoryBytes, multiprocessors }, i): [string, string] => [
+        `GPU ${i}`,
+        `${name}, compute capability ${computeCapability}, ${byteSize(memoryBytes)}, ${multiprocessors} multiprocessors`,
+      ],
+    ),
+  ];
+}
+
+/** What is used; else every place that was tried, for this is what one asks when it is not found. */
+function describeCublasLt(info: CublasLtInfo | undefined, isNeeded: boolean): [string, string][] {
+  if (info === undefined) return [];
+  const { path, version, tried } = info;
+  if (path !== undefined) {
+    return [["cuBLASLt", `${version}, ${path}${isNeeded ? "" : ", not tested without a GPU"}`]];
+  }
+  if (!isNeeded) return [["cuBLASLt", `not found in ${tried.length} places; --json lists them`]];
+  return [
+    ["cuBLASLt", "not found; products are our own, slower ones. Tried:"],
+    ...tried.map(({ place, problem }): [string, string] => ["", `${place}: ${problem}`]),
+  ];
 }
 
 function firstLine(reason = "unknown"): string {

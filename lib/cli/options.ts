@@ -174,6 +174,7 @@ export interface ModelCommandOptions extends CommonOptions {
   readonly model: string;
   readonly adapter?: string;
   readonly device: "auto" | "cpu" | "cuda" | "ref";
+  readonly precision?: "float32" | "tf32" | "bfloat16";
   readonly threads: number;
   readonly maxLength: number;
   readonly numLabels?: number;
@@ -190,6 +191,11 @@ export function addModelOptions(options: SharedOptions): SharedOptions {
       "auto, cpu, cuda or ref",
       choice("auto", "cpu", "cuda", "ref"),
       "auto",
+    )
+    .value(
+      "--precision <name>",
+      "of products on a GPU: float32, tf32 or bfloat16 (default: float32)",
+      choice("float32", "tf32", "bfloat16"),
     )
     .value("--threads <n>", "CPU threads; 0 takes all physical cores", integer(0, 1024), 0)
     .value("--max-length <n>", "cut texts to this many tokens", integer(1, 2 ** 20), 128)

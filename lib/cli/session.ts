@@ -28,10 +28,11 @@ export async function openSession(
   training?: { readonly seed: number },
 ): Promise<Session> {
   const { model: dir, adapter } = options;
-  const { device, threads, numLabels, ignoreMismatchedSizes } = options;
+  const { device, precision, threads, numLabels, ignoreMismatchedSizes } = options;
   const imageSize = await processedSize(dir);
   const model = await Model.fromPretrained(dir, {
     device,
+    precision,
     threads,
     numLabels,
     ignoreMismatchedSizes,

@@ -13,13 +13,17 @@ export interface NativeAddon {
   createSession(options: NativeSessionOptions): NativeSession;
   /** Facts for `deviceInfo()`; never throws. */
   deviceInfo(): NativeDeviceInfo;
+  /** Facts for `cublasLtInfo()`; opens the library, 0.5 GB, where there is one; never throws. */
+  cublasLtInfo(): NativeCublasLt;
   /** JavaScript-to-native calls since the addon was loaded in this environment, this one included. */
   crossings(): number;
 }
 
 export interface NativeSessionOptions {
-  /** `"cpu"`, or `"ref"`: the float64 reference used by tests. */
+  /** `"cpu"`, `"cuda"`, or `"ref"`: the float64 reference used by tests. */
   device: string;
+  /** Other than `"float32"` only on `"cuda"`. */
+  precision: "float32" | "tf32" | "bfloat16";
   /** 0: chosen from the affinity mask and the cgroup quota. */
   threads: number;
   /** Seeds new heads and LoRA factors. */
@@ -319,4 +323,32 @@ export interface NativeDeviceInfo {
     available: readonly string[];
     threads: number;
   };
+  cuda: {
+    available: boolean;
+    /** Empty where available. */
+    cause: "" | "notCompiled" | "noDriver" | "driverTooOld" | "noDevice";
+    reason: string;
+    /** As 13000 for 13.0; 0: none. */
+    driver: number;
+    runtime: number;
+    /** CMake's names, separated by commas: 80-real,90. */
+    architectures: string;
+    devices: readonly {
+      name: string;
+      /** 90 for 9.0. */
+      computeCapability: number;
+      memoryBytes: number;
+      multiprocessors: number;
+    }[];
+  };
+}
+
+export interface NativeCublasLt {
+  /** Empty: none is used. */
+  path: string;
+  /** As 130101 for 13.1.1; 0: none. */
+  version: number;
+  disabled: boolean;
+  /** In order; `problem` is empty for the one that is used. */
+  tried: readonly { place: string; problem: string }[];
 }

@@ -96,8 +96,8 @@ export interface LoKOOptions {
    */
   covariance?: "fdekf" | "vdekf";
   /**
-   * Where the likelihood of `"categorical"` is linearised. Default `"iterated"` there, which the other
-   * observations do not have.
+   * Where the likelihood of `"categorical"` is linearised. Default `"linear"`, or `"iterated"` with `gain:
+   * "adaptive"`, which needs it. The other observations have no `"iterated"`.
    * - `"linear"`: at the prediction, as an extended Kalman filter does. A confident error overshoots, and
    *   the trust region holds it.
    * - `"iterated"`: at the mode of the posterior, found by Newton steps between the k directions without
@@ -105,11 +105,11 @@ export interface LoKOOptions {
    */
   update?: "linear" | "iterated";
   /**
-   * Who says how plastic the filter is. Default `"adaptive"` for `"categorical"` with `update:
-   * "iterated"`, which it needs; `"fixed"` otherwise.
+   * Who says how plastic the filter is. Default `"fixed"`, or `"adaptive"` with `update: "iterated"`.
    * - `"fixed"`: p only falls, but for the process noise given.
    * - `"adaptive"`: p also grows while errors come back where the model predicts the same, and falls when
-   *   they turn around or when p promises more than the samples confirm (docs/filter.md).
+   *   they turn around or when p promises more than the samples confirm (docs/filter.md). Better on streams
+   *   that drift away from what the model knows, too calm where a new head knows nothing yet.
    */
   gain?: "fixed" | "adaptive";
 }
@@ -206,7 +206,7 @@ function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions 
   const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;
   const classified = ownNoise === undefined ? "categorical" : "softmax";
   const observation = same.observation ?? (isRegression ? "regression" : classified);
-  const update = same.update ?? (observation === "categorical" ? "iterated" : undefined);
+  const update = same.update ?? (same.gain === "adaptive" ? "iterated" : undefined);
   return definedOnly<NativeLokoOptions>({
     ...same,
     observation,

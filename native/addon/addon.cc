@@ -1,11 +1,9 @@
 #include "addon/addon.h"
 
+#include "addon/device_info.h"
 #include "addon/failure.h"
 #include "addon/optimizer_handle.h"
 #include "addon/session.h"
-#include "core/status.h"
-#include "cpu/isa.h"
-#include "cpu/pool.h"
 
 namespace loko::addon {
 
@@ -15,6 +13,7 @@ Addon::Addon(Napi::Env env, Napi::Object exports)
   DefineAddon(exports, {InstanceValue("version", Napi::String::New(env, LOKO_VERSION)),
                         InstanceMethod<&Addon::createSession>("createSession"),
                         InstanceMethod<&Addon::deviceInfo>("deviceInfo"),
+                        InstanceMethod<&Addon::cublasLtInfo>("cublasLtInfo"),
                         InstanceMethod<&Addon::crossings>("crossings")});
 }
 
@@ -32,24 +31,13 @@ Napi::Value Addon::createSession(const Napi::CallbackInfo& info) {
 Napi::Value Addon::deviceInfo(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   enter(env);
-  return guarded(env, [&]() -> Napi::Value {
-    Napi::Object cpu = Napi::Object::New(env);
-    Napi::Array available = Napi::Array::New(env);
-    for (const cpu::Isa isa : cpu::availableIsas()) {
-      available.Set(available.Length(), Napi::String::New(env, cpu::isaName(isa)));
-    }
-    cpu.Set("available", available);
-    cpu.Set("threads", Napi::Number::New(env, cpu::defaultThreads()));
-    try {
-      cpu.Set("isa", Napi::String::New(env, cpu::isaName(cpu::chooseIsa())));
-    } catch (const Error& error) {
-      cpu.Set("isa", env.Null());
-      cpu.Set("problem", Napi::String::New(env, error.what()));
-    }
-    Napi::Object result = Napi::Object::New(env);
-    result.Set("cpu", cpu);
-    return result;
-  });
+  return guarded(env, [&]() -> Napi::Value { return describeDevices(env); });
+}
+
+Napi::Value Addon::cublasLtInfo(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  enter(env);
+  return guarded(env, [&]() -> Napi::Value { return describeCublasLt(env); });
 }
 
 Napi::Value Addon::crossings(const Napi::CallbackInfo& info) {

@@ -21,6 +21,7 @@ class Addon : public Napi::Addon<Addon> {
  private:
   Napi::Value createSession(const Napi::CallbackInfo& info);
   Napi::Value deviceInfo(const Napi::CallbackInfo& info);
+  Napi::Value cublasLtInfo(const Napi::CallbackInfo& info);
   Napi::Value crossings(const Napi::CallbackInfo& info);
 
   Napi::FunctionReference session_;

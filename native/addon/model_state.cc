@@ -12,18 +12,28 @@ namespace loko::addon {
 
 namespace {
 
-std::unique_ptr<Backend> makeBackend(const std::string& device, int threads) {
-  if (device == "cpu") return cpu::makeCpuBackend(threads > 0 ? threads : cpu::defaultThreads());
-  if (device == "ref") return ref::makeRefBackend();
-  throw Error(ErrorCode::kDeviceUnavailable, "This build has no device \"" + device + "\"");
+std::unique_ptr<Backend> makeBackend(const ModelConfig& config) {
+  if (config.device == "cuda") {
+    cuda::CudaOptions options;
+    options.precision = config.precision;
+    return cuda::makeCudaBackend(options);
+  }
+  if (config.precision != cuda::Precision::kFloat32) {
+    throw Error(ErrorCode::kUnsupported,
+                "Device \"" + config.device + "\" computes in one precision");
+  }
+  if (config.device == "cpu") {
+    return cpu::makeCpuBackend(config.threads > 0 ? config.threads : cpu::defaultThreads());
+  }
+  if (config.device == "ref") return ref::makeRefBackend();
+  throw Error(ErrorCode::kDeviceUnavailable, "There is no device \"" + config.device + "\"");
 }
 
 }  // namespace
 
 ModelState::ModelState(ModelConfig config)
-    : engine_(std::make_unique<Engine>(makeBackend(config.device, config.threads),
-                                       std::move(config.graph), std::move(config.store),
-                                       config.seed)) {}
+    : engine_(std::make_unique<Engine>(makeBackend(config), std::move(config.graph),
+                                       std::move(config.store), config.seed)) {}
 
 ModelState::~ModelState() {
   // A handle that JavaScript still holds keeps its slot, but not the arrays of a backend that ends.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "cuda/cuda_backend.h"
 #include "filter/optimizer.h"
 #include "filter/optimizer_state.h"
 
@@ -37,8 +38,9 @@ struct InputBatch {
 };
 
 struct ModelConfig {
-  std::string device;  // "cpu" or "ref"
-  int threads = 0;     // 0: chosen from the machine
+  std::string device;                                     // "cpu", "cuda" or "ref"
+  cuda::Precision precision = cuda::Precision::kFloat32;  // of "cuda"; the others have one only
+  int threads = 0;                                        // of "cpu"; 0: chosen from the machine
   std::uint64_t seed = 0;
   Graph graph;
   std::unique_ptr<WeightStore> store;

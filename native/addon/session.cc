@@ -9,12 +9,18 @@
 #include "addon/model_state.h"
 #include "addon/optimizer_handle.h"
 #include "addon/options_reader.h"
+#include "addon/property_reader.h"
 #include "addon/step_result.h"
 #include "core/status.h"
 
 namespace loko::addon {
 
 namespace {
+
+constexpr std::pair<const char*, cuda::Precision> kPrecisions[] = {
+    {"float32", cuda::Precision::kFloat32},
+    {"tf32", cuda::Precision::kTf32},
+    {"bfloat16", cuda::Precision::kBfloat16}};
 
 [[noreturn]] void failInterface(const std::string& expected) {
   throw Error(ErrorCode::kInternal, "Native interface: expected " + expected);
@@ -92,6 +98,7 @@ Session::Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(inf
     const PropertyReader options(info[0], "options");
     auto config = std::make_shared<ModelConfig>();
     config->device = options.string("device");
+    config->precision = readChoice(options, "precision", kPrecisions);
     config->threads = static_cast<int>(options.integer("threads", 0, 1024));
     config->seed =
         static_cast<std::uint64_t>(options.integer("seed", 0, (std::int64_t{1} << 53) - 1));

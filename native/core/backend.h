@@ -78,12 +78,21 @@ struct GradientUpdate {
   bool centered = false;                 // RMSProp
 };
 
+/// How many cotangent rows one backward pass may have: more make larger products, fewer keep memory bounded
+/// and the cotangents in cache.
+struct PassLimits {
+  std::int64_t bytes = std::int64_t{64}
+                       << 20;  // of the largest cotangent buffer; several live at once
+  int rows = 64;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
   /// Human-readable facts for deviceInfo(): kernels chosen, threads.
   virtual std::string description() const = 0;
+  virtual PassLimits passLimits() const { return {}; }
 
   // ---- frozen weights (copied; the caller's memory may go)
   /// W [out, in] row-major; one copy serves y = x W^T and dx = dy W.
@@ -111,6 +120,11 @@ class Backend {
   // ---- execution
   virtual void prepare(const std::vector<Step>& steps, const WorkspaceHint& hint) = 0;
   virtual void run(const Step& step, const Frame& frame) = 0;
+  /// The steps in their order, as run() would: a list that was given to prepare(), which a device may
+  /// record to launch it whole the next time.
+  virtual void runAll(const std::vector<Step>& steps, const Frame& frame) {
+    for (const Step& step : steps) run(step, frame);
+  }
 
   // ---- optimizer state
   virtual std::unique_ptr<StateArray> makeState(std::int64_t size, double value) = 0;

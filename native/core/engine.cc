@@ -87,11 +87,16 @@ Engine::Engine(std::unique_ptr<Backend> backend, Graph graph, std::unique_ptr<We
 Engine::~Engine() = default;
 
 LoweringRequest Engine::smallestRequest(bool training) const {
-  return {1, graph_.tokenInput() != nullptr ? 1 : 0, false, training, maxPassRows_};
+  return {1,
+          graph_.tokenInput() != nullptr ? 1 : 0,
+          false,
+          training,
+          maxPassRows_,
+          backend_->passLimits()};
 }
 
 LoweringRequest Engine::currentRequest(bool training) const {
-  return {batch_, tokens_, masked_, training, maxPassRows_};
+  return {batch_, tokens_, masked_, training, maxPassRows_, backend_->passLimits()};
 }
 
 void Engine::load() {
@@ -240,17 +245,13 @@ void Engine::setBatch(const float* input, int batch, int tokens) {
   backend_->write(Space::kInput, 0, input, count);
 }
 
-void Engine::run(const std::vector<Step>& steps, const Frame& frame) {
-  for (const Step& step : steps) backend_->run(step, frame);
-}
-
 void Engine::runForward(bool training, std::vector<double>& logits) {
   LOKO_CHECK(batch_ > 0, "a batch was set");
   forwardIsCurrent_ = false;
   const Plan& current = plan(currentRequest(training));
   Frame frame;
   frame.batch = batch_;
-  run(current.forward, frame);
+  backend_->runAll(current.forward, frame);
   logits.resize(static_cast<std::size_t>(batch_) * static_cast<std::size_t>(outputs()));
   backend_->readView(current.logits, batch_, logits.data());
   forwardIsCurrent_ = training;
@@ -320,7 +321,7 @@ void Engine::jacobian(const std::vector<double>& cotangents, int rows, const Sta
     }
     backend_->writeView(current.seed, frame.segments(),
                         cotangents.data() + begin * batch * outputs());
-    run(current.backward, frame);
+    backend_->runAll(current.backward, frame);
     begin = end;
   }
 }
@@ -333,7 +334,7 @@ void Engine::gradient(const std::vector<double>& cotangents) {
   frame.batch = batch_;
   frame.reduce = true;
   backend_->writeView(current.seed, batch_, cotangents.data());
-  run(current.backward, frame);
+  backend_->runAll(current.backward, frame);
 }
 
 void Engine::gram(int rows, const StateArray* p, double* gram) {

@@ -86,7 +86,6 @@ class Engine final : public Objective {
   void checkPixels(const float* pixels, std::int64_t count) const;
   /// Returns whether some token is masked.
   bool checkTokens(const float* blocks, int batch, int tokens) const;
-  void run(const std::vector<Step>& steps, const Frame& frame);
   void runForward(bool training, std::vector<double>& logits);
   void reserveGram(std::int64_t rows);
   void requireForward(const char* what) const;

@@ -14,7 +14,8 @@ struct LoweringRequest {
   int tokens = 0;         // of each sample; 0: the model reads no tokens
   bool masked = false;    // some tokens are padding, which attention must not see
   bool training = false;  // false: forward only, nothing is kept for backward
-  int maxPassRows = 0;    // bound on the cotangent rows of one pass; 0: by memory alone
+  int maxPassRows = 0;    // bound on the cotangent rows of one pass; 0: that of the limits
+  PassLimits limits{};    // of the backend, the same for all of its plans
 
   bool operator==(const LoweringRequest& other) const {
     return batch == other.batch && tokens == other.tokens && masked == other.masked &&

@@ -5,14 +5,6 @@
 
 namespace loko {
 
-namespace {
-
-/// Bound on one cotangent buffer of a pass; several such buffers live at once.
-constexpr std::int64_t kPassBytes = std::int64_t{64} << 20;
-constexpr int kMaxPassRows = 64;
-
-}  // namespace
-
 int Lowering::rowsOf(ValueId value) {
   return state(value).firstRowOnly ? 1 : shapeOf(value).rows;
 }
@@ -219,8 +211,6 @@ bool Lowering::spreads(const LinearGroup& group) {
              std::int64_t{shapeOf(group.input).cols} * window.output.pixels();
 }
 
-// More rows in one pass make larger products; fewer keep the cotangents in cache and memory
-// bounded.
 void Lowering::choosePassRows() {
   std::int64_t widest = graph_.outputs();
   for (const LinearGroup& group : groups_) {
@@ -235,8 +225,9 @@ void Lowering::choosePassRows() {
     if (!state(value).needsGrad) continue;
     widest = std::max(widest, std::int64_t{rowsOf(value)} * shapeOf(value).cols);
   }
-  const std::int64_t rows = kPassBytes / (widest * request_.batch * std::int64_t{sizeof(float)});
-  const int limit = request_.maxPassRows > 0 ? request_.maxPassRows : kMaxPassRows;
+  const std::int64_t rows =
+      request_.limits.bytes / (widest * request_.batch * std::int64_t{sizeof(float)});
+  const int limit = request_.maxPassRows > 0 ? request_.maxPassRows : request_.limits.rows;
   plan_.passRows =
       static_cast<int>(std::clamp<std::int64_t>(rows, 1, std::min(limit, graph_.outputs())));
 }

@@ -24,6 +24,10 @@ const char* codeName(ErrorCode code) {
       return "ERR_UNSUPPORTED";
     case ErrorCode::kDeviceUnavailable:
       return "ERR_DEVICE_UNAVAILABLE";
+    case ErrorCode::kDeviceFailed:
+      return "ERR_DEVICE_FAILED";
+    case ErrorCode::kCublasUnavailable:
+      return "ERR_CUBLAS_UNAVAILABLE";
     case ErrorCode::kNoTrainableParameters:
       return "ERR_NO_TRAINABLE_PARAMETERS";
     case ErrorCode::kDisposed:

@@ -22,6 +22,8 @@ enum class ErrorCode {
   kOption,
   kUnsupported,
   kDeviceUnavailable,
+  kDeviceFailed,
+  kCublasUnavailable,
   kNoTrainableParameters,
   kDisposed,
   kModelBusy,

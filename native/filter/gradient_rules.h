@@ -1,15 +1,20 @@
 #pragma once
 
-// The element-wise formulas of torch.optim (single-tensor path, PyTorch 2.x), once, for every backend
-// that runs on the host. Each line keeps PyTorch's order of operations and rounds hyper-parameters
+// The element-wise formulas of torch.optim (single-tensor path, PyTorch 2.x), once, for every
+// backend. Each line keeps PyTorch's order of operations and rounds hyper-parameters
 // to T where PyTorch does, so that float32 here follows PyTorch's float32.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "core/backend.h"
+
+#ifdef __CUDACC__
+#define LOKO_HOST_DEVICE __host__ __device__
+#else
+#define LOKO_HOST_DEVICE
+#endif
 
 namespace loko {
 
@@ -59,46 +64,70 @@ namespace gradient_rules {
 
 /// torch.lerp: the form that is exact at the nearer end.
 template <class T>
-inline T lerp(T start, T end, T weight) {
+LOKO_HOST_DEVICE inline T lerp(T start, T end, T weight) {
   const T difference = end - start;
   return weight < T(0.5) ? start + weight * difference : end - difference * (T(1) - weight);
 }
 
+// A rule holds what a step has in common; apply() updates element i of theta and of its state.
+
 template <class T>
-void sgd(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* theta, const T* grad,
-         T* momentum) {
-  const T rate = T(-u.learningRate), decay = T(u.weightDecay), mu = T(u.momentum);
-  const T keep = T(1 - u.dampening);
-  for (std::int64_t i = begin; i < end; ++i) {
-    T g = u.weightDecay != 0 ? grad[i] + decay * theta[i] : grad[i];
+struct Sgd {
+  explicit Sgd(const GradientUpdate& u)
+      : rate(T(-u.learningRate)),
+        decay(T(u.weightDecay)),
+        mu(T(u.momentum)),
+        keep(T(1 - u.dampening)),
+        decays(u.weightDecay != 0),
+        first(u.step == 1),
+        nesterov(u.nesterov) {}
+
+  LOKO_HOST_DEVICE void apply(std::int64_t i, T* theta, const T* grad, T* momentum) const {
+    T g = decays ? grad[i] + decay * theta[i] : grad[i];
     if (momentum != nullptr) {
       // PyTorch's buffer starts as a copy of the first gradient, without dampening.
-      momentum[i] = u.step == 1 ? g : momentum[i] * mu + keep * g;
-      g = u.nesterov ? g + mu * momentum[i] : momentum[i];
+      momentum[i] = first ? g : momentum[i] * mu + keep * g;
+      g = nesterov ? g + mu * momentum[i] : momentum[i];
     }
     theta[i] += rate * g;
   }
-}
+
+  T rate, decay, mu, keep;
+  bool decays, first, nesterov;
+};
 
 template <class T>
-void adaGrad(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* theta, const T* grad,
-             T* sum) {
-  const T rate = T(-u.learningRate / (1 + static_cast<double>(u.step - 1) * u.learningRateDecay));
-  const T decay = T(u.weightDecay), eps = T(u.eps);
-  for (std::int64_t i = begin; i < end; ++i) {
-    const T g = u.weightDecay != 0 ? grad[i] + decay * theta[i] : grad[i];
+struct AdaGrad {
+  explicit AdaGrad(const GradientUpdate& u)
+      : rate(T(-u.learningRate / (1 + static_cast<double>(u.step - 1) * u.learningRateDecay))),
+        decay(T(u.weightDecay)),
+        eps(T(u.eps)),
+        decays(u.weightDecay != 0) {}
+
+  LOKO_HOST_DEVICE void apply(std::int64_t i, T* theta, const T* grad, T* sum) const {
+    const T g = decays ? grad[i] + decay * theta[i] : grad[i];
     sum[i] += g * g;
     theta[i] += rate * g / (std::sqrt(sum[i]) + eps);
   }
-}
+
+  T rate, decay, eps;
+  bool decays;
+};
 
 template <class T>
-void rmsProp(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* theta, const T* grad,
-             T* square, T* average, T* momentum) {
-  const T rate = T(-u.learningRate), decay = T(u.weightDecay), eps = T(u.eps);
-  const T alpha = T(u.alpha), rest = T(1 - u.alpha), mu = T(u.momentum);
-  for (std::int64_t i = begin; i < end; ++i) {
-    const T g = u.weightDecay != 0 ? grad[i] + decay * theta[i] : grad[i];
+struct RmsProp {
+  explicit RmsProp(const GradientUpdate& u)
+      : rate(T(-u.learningRate)),
+        decay(T(u.weightDecay)),
+        eps(T(u.eps)),
+        alpha(T(u.alpha)),
+        rest(T(1 - u.alpha)),
+        mu(T(u.momentum)),
+        decays(u.weightDecay != 0) {}
+
+  LOKO_HOST_DEVICE void apply(std::int64_t i, T* theta, const T* grad, T* square, T* average,
+                              T* momentum) const {
+    const T g = decays ? grad[i] + decay * theta[i] : grad[i];
     square[i] = square[i] * alpha + rest * g * g;
     T variance = square[i];
     if (average != nullptr) {
@@ -113,21 +142,30 @@ void rmsProp(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* t
       theta[i] += rate * g / denominator;
     }
   }
-}
+
+  T rate, decay, eps, alpha, rest, mu;
+  bool decays;
+};
 
 /// Adam and, with decoupled weight decay, AdamW.
 template <class T>
-void adam(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* theta, const T* grad,
-          T* first, T* second, T* largest) {
-  const bool decoupled = u.rule == GradientUpdate::Rule::kAdamW;
-  const double steps = static_cast<double>(u.step);
-  const T rate = T(-u.learningRate / (1 - std::pow(u.beta1, steps)));
-  const T correction = T(std::sqrt(1 - std::pow(u.beta2, steps)));
-  const T shrink = T(1 - u.learningRate * u.weightDecay), decay = T(u.weightDecay);
-  const T rest1 = T(1 - u.beta1), beta2 = T(u.beta2), rest2 = T(1 - u.beta2), eps = T(u.eps);
-  for (std::int64_t i = begin; i < end; ++i) {
+struct Adam {
+  explicit Adam(const GradientUpdate& u)
+      : rate(T(-u.learningRate / (1 - std::pow(u.beta1, static_cast<double>(u.step))))),
+        correction(T(std::sqrt(1 - std::pow(u.beta2, static_cast<double>(u.step))))),
+        shrink(T(1 - u.learningRate * u.weightDecay)),
+        decay(T(u.weightDecay)),
+        rest1(T(1 - u.beta1)),
+        beta2(T(u.beta2)),
+        rest2(T(1 - u.beta2)),
+        eps(T(u.eps)),
+        decays(u.weightDecay != 0),
+        decoupled(u.rule == GradientUpdate::Rule::kAdamW) {}
+
+  LOKO_HOST_DEVICE void apply(std::int64_t i, T* theta, const T* grad, T* first, T* second,
+                              T* largest) const {
     T g = grad[i];
-    if (u.weightDecay != 0) {
+    if (decays) {
       if (decoupled) {
         theta[i] *= shrink;
       } else {
@@ -137,39 +175,48 @@ void adam(const GradientUpdate& u, std::int64_t begin, std::int64_t end, T* thet
     first[i] = lerp(first[i], g, rest1);
     second[i] = second[i] * beta2 + rest2 * g * g;
     T variance = second[i];
-    if (largest != nullptr) variance = largest[i] = std::max(largest[i], second[i]);
+    if (largest != nullptr) {
+      variance = largest[i] = largest[i] < second[i] ? second[i] : largest[i];
+    }
     theta[i] += rate * first[i] / (std::sqrt(variance) / correction + eps);
   }
-}
+
+  T rate, correction, shrink, decay, rest1, beta2, rest2, eps;
+  bool decays, decoupled;
+};
 
 }  // namespace gradient_rules
 
-/// Updates theta[begin, end) and the state in place. Elements are independent, so any split into
-/// ranges (threads) gives the same bits. `state` holds stateArrays(update) arrays.
-template <class T>
-void applyRule(const GradientUpdate& update, std::int64_t begin, std::int64_t end, T* theta,
-               const T* grad, T* const* state) {
+/// Calls run(rule, theta, grad, its state arrays...): rule.apply(i, the same arrays...) updates element i.
+/// Elements are independent, so any split of them (threads, blocks) gives the same bits. `state` holds
+/// stateArrays(update) arrays.
+template <class T, class Run>
+void withRule(const GradientUpdate& update, T* theta, const T* grad, T* const* state, Run run) {
   using Rule = GradientUpdate::Rule;
   switch (update.rule) {
     case Rule::kSgd:
-      gradient_rules::sgd(update, begin, end, theta, grad,
-                          update.momentum != 0 ? state[0] : nullptr);
-      return;
+      return run(gradient_rules::Sgd<T>(update), theta, grad,
+                 update.momentum != 0 ? state[0] : nullptr);
     case Rule::kAdaGrad:
-      gradient_rules::adaGrad(update, begin, end, theta, grad, state[0]);
-      return;
-    case Rule::kRmsProp: {
-      T* average = update.centered ? state[1] : nullptr;
-      T* momentum = update.momentum > 0 ? state[update.centered ? 2 : 1] : nullptr;
-      gradient_rules::rmsProp(update, begin, end, theta, grad, state[0], average, momentum);
-      return;
-    }
+      return run(gradient_rules::AdaGrad<T>(update), theta, grad, state[0]);
+    case Rule::kRmsProp:
+      return run(gradient_rules::RmsProp<T>(update), theta, grad, state[0],
+                 update.centered ? state[1] : nullptr,
+                 update.momentum > 0 ? state[update.centered ? 2 : 1] : nullptr);
     case Rule::kAdam:
     case Rule::kAdamW:
-      gradient_rules::adam(update, begin, end, theta, grad, state[0], state[1],
-                           update.amsgrad ? state[2] : nullptr);
-      return;
+      return run(gradient_rules::Adam<T>(update), theta, grad, state[0], state[1],
+                 update.amsgrad ? state[2] : nullptr);
   }
+}
+
+/// Updates theta[begin, end) and the state on the host.
+template <class T>
+void applyRule(const GradientUpdate& update, std::int64_t begin, std::int64_t end, T* theta,
+               const T* grad, T* const* state) {
+  withRule(update, theta, grad, state, [&](const auto& rule, auto*... arrays) {
+    for (std::int64_t i = begin; i < end; ++i) rule.apply(i, arrays...);
+  });
 }
 
 }  // namespace loko

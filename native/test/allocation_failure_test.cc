@@ -1,67 +1,41 @@
 // Memory that runs out at any moment: the n-th allocation fails, for every n. What fails so has happened
 // whole or not at all, and what follows has the bits that it would have had.
 
-#include <atomic>
-#include <cstdlib>
 #include <functional>
 #include <new>
 
 #include "core/rng.h"
+#include "core/status.h"
 #include "cpu/cpu_backend.h"
 #include "engine_testing.h"
 #include "filter/gradient_optimizer.h"
 #include "filter/loko_optimizer.h"
 #include "filter/optimizer_state.h"
 #include "filter_testing.h"
+#include "op_allocations.h"
 #include "test/tiny_vit.h"
 
-namespace {
-
-// Counted in all threads, because the pool's would have to survive a failure too.
-std::atomic<std::int64_t> allowed{-1};  // negative: all
-
-void* allocate(std::size_t size) {
-  if (allowed >= 0 && allowed.fetch_sub(1) == 0) throw std::bad_alloc();
-  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-// The other forms of new and delete come down to these; the one that does not throw is a sanitizer's own
-// otherwise. Not inlined: GCC would see a free() of what it knows as memory of its own operator new.
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  return allocate(size);
-}
-[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  try {
-    return allocate(size);
-  } catch (const std::bad_alloc&) {
-    return nullptr;
-  }
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
+#ifndef LOKO_TEST_SANITIZED
 
 namespace loko::test {
 namespace {
 
 /// Runs `work` with `count` allocations; whether it came to its end.
 bool survives(std::int64_t count, const std::function<void()>& work) {
-  allowed = count;
+  allocationsAllowed = count;
   try {
     work();
-    allowed = -1;
+    allocationsAllowed = -1;
     return true;
   } catch (const std::bad_alloc&) {
-    allowed = -1;
+    allocationsAllowed = -1;
+    return false;
+  } catch (const Error& error) {  // what a backend makes of it
+    allocationsAllowed = -1;
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
     return false;
   } catch (...) {
-    allowed = -1;
+    allocationsAllowed = -1;
     throw;
   }
 }
@@ -192,3 +166,5 @@ TEST_SUITE("out of memory") {
 }
 
 }  // namespace loko::test
+
+#endif

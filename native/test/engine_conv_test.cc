@@ -7,6 +7,7 @@
 #include "core/rng.h"
 #include "core/status.h"
 #include "cpu/cpu_backend.h"
+#include "cuda/cuda_backend.h"
 #include "doctest/doctest.h"
 #include "ref/ref_backend.h"
 #include "test/engine_testing.h"
@@ -84,7 +85,7 @@ TEST_CASE("the Jacobian of a convolutional net is the derivative of its logits")
   }
 }
 
-TEST_CASE("convolutional nets on the CPU agree with the reference, on every instruction set") {
+TEST_CASE("convolutional nets agree with the reference, on every instruction set and with CUDA") {
   // As for the transformers: a few hundred roundings of 6e-8 through each net.
   for (const Net& net : nets()) {
     CAPTURE(net.name);
@@ -94,8 +95,13 @@ TEST_CASE("convolutional nets on the CPU agree with the reference, on every inst
       const TestBatch input = pixels(*reference, 3, 2);
       const std::vector<double> expected = logitsOf(*reference, input);
       const std::vector<float> jacobian = reference->jacobianOf(JacobianOf::kLogits);
+      std::vector<std::unique_ptr<Backend>> backends;
       for (const cpu::Isa isa : cpu::availableIsas()) {
-        const auto engine = makeEngine(net, cpu::makeCpuBackend(2, isa), targets);
+        backends.push_back(cpu::makeCpuBackend(2, isa));
+      }
+      backends.push_back(cuda::makeCudaBackend({}));
+      for (std::unique_ptr<Backend>& backend : backends) {
+        const auto engine = makeEngine(net, std::move(backend), targets);
         const std::vector<double> actual = logitsOf(*engine, input);
         for (std::size_t i = 0; i < expected.size(); ++i) {
           CHECK(std::abs(actual[i] - expected[i]) < 1e-5 * (1 + std::abs(expected[i])));

@@ -24,4 +24,8 @@ constexpr bool kCountsAllocations = true;
 /// Calls of operator new so far, by any thread, where they are counted (op_allocations_test.cc).
 extern std::atomic<std::int64_t> allocationCount;
 
+/// How many calls of operator new may still succeed, counted in all threads, because those of the pool would
+/// have to survive a failure too; negative: all. Without effect where allocations are not counted.
+extern std::atomic<std::int64_t> allocationsAllowed;
+
 }  // namespace loko::test

@@ -12,19 +12,30 @@
 namespace loko::test {
 
 std::atomic<std::int64_t> allocationCount{0};
+std::atomic<std::int64_t> allocationsAllowed{-1};
 
 }  // namespace loko::test
 
 #ifndef LOKO_TEST_SANITIZED
 
-void* operator new(std::size_t size) {
+namespace {
+
+void countAllocation() {
   ++loko::test::allocationCount;
+  std::atomic<std::int64_t>& allowed = loko::test::allocationsAllowed;
+  if (allowed >= 0 && allowed.fetch_sub(1) == 0) throw std::bad_alloc();
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+  countAllocation();
   if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
   throw std::bad_alloc();
 }
 
 void* operator new(std::size_t size, std::align_val_t alignment) {
-  ++loko::test::allocationCount;
+  countAllocation();
   const auto unit = static_cast<std::size_t>(alignment);
   if (void* memory = std::aligned_alloc(unit, (size + unit) / unit * unit)) return memory;
   throw std::bad_alloc();

@@ -15,42 +15,19 @@
 #include <doctest/doctest.h>
 
 #include "core/op_views.h"
-#include "cpu/cpu_backend.h"
-#include "cpu/isa.h"
 #include "op_allocations.h"
 #include "op_bound.h"
+#include "op_candidates.h"
 #include "ref/attention.h"
 #include "ref/image.h"
 #include "ref/linear.h"
 #include "ref/norm.h"
-#include "ref/ref_backend.h"
 #include "ref/tokens.h"
 #include "ref/update.h"
 
 namespace loko::test {
 
 // ---- backends ---------------------------------------------------------------------------------
-
-struct Candidate {
-  std::string name;
-  double unitRoundoff;
-  int maxThreads;    // counts worth comparing
-  bool mayAllocate;  // inside run()
-  std::function<std::unique_ptr<Backend>(int threads)> make;
-};
-
-inline const std::vector<Candidate>& candidates() {
-  static const std::vector<Candidate> all = [] {
-    std::vector<Candidate> list{
-        {"ref", std::ldexp(1.0, -53), 1, true, [](int) { return ref::makeRefBackend(); }}};
-    for (const cpu::Isa isa : cpu::availableIsas()) {
-      list.push_back({std::string("cpu ") + cpu::isaName(isa), std::ldexp(1.0, -24), 3, false,
-                      [isa](int threads) { return cpu::makeCpuBackend(threads, isa); }});
-    }
-    return list;
-  }();
-  return all;
-}
 
 /// Runs f, which may not allocate in a backend made for production.
 template <class F>
@@ -492,7 +469,7 @@ inline void checkStep(const OpCase& op) {
   runSpecification(op.step, op.frame, expected);
 
   constexpr float kGuardValue = 12345.678f;
-  for (const Candidate& candidate : candidates()) {
+  for (const Candidate& candidate : candidatesForCase()) {
     CAPTURE(candidate.name);
     Runner runner(candidate, 1, op);
     const Outcome outcome = runner.run(op, std::nanf(""));
@@ -502,7 +479,8 @@ inline void checkStep(const OpCase& op) {
     checkGuards(op, guarded, kGuardValue);
     CHECK_MESSAGE(differences(op, outcome, guarded) == 0, "a run depends on what it overwrites");
 
-    if (!op.frame.reduce && op.frame.rows > 1 && op.hasCotangents()) {
+    if (candidate.rowsAreIndependent && !op.frame.reduce && op.frame.rows > 1 &&
+        op.hasCotangents()) {
       const Outcome rows = runRowByRow(runner, op, std::nanf(""));
       CHECK_MESSAGE(differences(op, outcome, rows) == 0, "k rows at once differ from k passes");
     }

@@ -260,4 +260,47 @@ TEST_CASE("ActivationBackward scales every segment by the derivative of its samp
   }
 }
 
+TEST_CASE("bfloat16 errs at most twice as much as a plain bfloat16 product") {
+  // Plain: operands and the result are rounded to bfloat16, as torch.nn.functional.linear does, and the sums
+  // are exact. Ours keeps the result in float32.
+  const auto rounded = [](double value) {
+    const auto single = static_cast<float>(value);
+    std::uint32_t bits;
+    std::memcpy(&bits, &single, sizeof bits);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    float result;
+    std::memcpy(&result, &bits, sizeof result);
+    return static_cast<double>(result);
+  };
+  constexpr int kRows = 33, kIn = 200, kOut = 70;
+  OpCase op(1, 1);
+  Linear step;
+  step.x = op.read(Axis::kSamples, kRows, kIn);
+  step.y = op.written(Axis::kSamples, kRows, kOut);
+  step.weight = op.matrix(kOut, kIn);
+  op.step = step;
+  for (const Candidate& candidate : bfloat16Candidates()) {
+    CAPTURE(candidate.name);
+    Runner runner(candidate, 1, op);
+    const Outcome found = runner.run(op, 0);
+    double ours = 0, plain = 0;
+    for (int t = 0; t < kRows; ++t) {
+      for (int o = 0; o < kOut; ++o) {
+        double exact = 0, sum = 0;
+        for (int i = 0; i < kIn; ++i) {
+          const double x = op.scratch[static_cast<std::size_t>(step.x.offset + t * step.x.ld + i)];
+          const double w = op.weights[0].values[static_cast<std::size_t>(o * kIn + i)];
+          exact += x * w;
+          sum += rounded(x) * rounded(w);
+        }
+        const double y = found.scratch[static_cast<std::size_t>(step.y.offset + t * step.y.ld + o)];
+        ours = std::max(ours, std::fabs(y - exact));
+        plain = std::max(plain, std::fabs(rounded(sum) - exact));
+      }
+    }
+    CHECK(ours <= 2 * plain);
+    CHECK(ours > 1e-3);  // it did compute in bfloat16
+  }
+}
+
 }  // namespace loko::test

@@ -23,6 +23,7 @@ class RecordingBackend : public Backend {
 
   const char* name() const override { return inner_->name(); }
   std::string description() const override { return inner_->description(); }
+  PassLimits passLimits() const override { return inner_->passLimits(); }
   WeightId addMatrix(const float* data, int out, int in) override {
     return inner_->addMatrix(data, out, in);
   }

@@ -118,6 +118,8 @@ describe("the code in the documentation", () => {
 const NOT_RUN = [
   "CONTRIBUTING.md: installs packages",
   "docs/adapters.md: needs PEFT",
+  "docs/cuda.md: needs a GPU",
+  "docs/cuda.md: needs a GPU",
   "docs/from-peft.md: needs PEFT",
   "docs/images.md: needs the network",
   "docs/models.md: needs torchvision",

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { deviceInfo } from "../../lib/device.js";
 import { openSafetensors, readTensor } from "../../lib/io/safetensors.js";
 import type { AdapterOptions } from "../../lib/lora/config.js";
 import { Model, type ModelOptions } from "../../lib/model.js";
@@ -9,6 +10,13 @@ import type { ImageInputs } from "../../lib/models/inputs.js";
 import type { TextInputs } from "../../lib/models/text-inputs.js";
 
 export const FIXTURES = fileURLToPath(new URL("../fixtures/", import.meta.url));
+
+/** The devices of this machine. */
+export const DEVICES: readonly ("cpu" | "cuda" | "ref")[] = [
+  "cpu",
+  "ref",
+  ...(deviceInfo().cuda.available ? (["cuda"] as const) : []),
+];
 
 export interface ExpectedTensor {
   readonly shape: readonly number[];

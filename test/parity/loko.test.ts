@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { LoKO, type LoKOOptions } from "../../lib/optim/loko.js";
 import {
+  DEVICES,
   type ExpectedTensor,
   FIXTURES,
   loadAdapted,
@@ -17,10 +18,11 @@ import {
 // reference backend computes in double too; what is compared was rounded to float32 (6e-8 relative), and
 // theta is stored so between steps. On "cpu" Jacobian, theta and p are float32: a few 1e-7 per step; after
 // 30 steps 2e-6 were measured for most runs and 3e-5 for the one with the largest steps. The bars leave a
-// factor of 10 for other instruction sets.
+// factor of 10 for other instruction sets, and GPUs.
 const BARS = {
   ref: { logits: 1e-6, theta: 1e-6, scalar: 1e-6 },
   cpu: { logits: 3e-4, theta: 3e-4, scalar: 3e-4 },
+  cuda: { logits: 3e-4, theta: 3e-4, scalar: 3e-4 },
 } as const;
 
 interface ReferenceOptions {
@@ -61,7 +63,7 @@ const runs = JSON.parse(readFileSync(join(FIXTURES, "filter/trajectory.json"), "
   { options: ReferenceOptions; p0: number }
 >;
 
-describe.each(["ref", "cpu"] as const)("LoKO on device %s", (device) => {
+describe.each(DEVICES)("LoKO on device %s", (device) => {
   test.each(Object.entries(runs))(
     "follows the reference run %s for 30 steps",
     async (run, { options, p0 }) => {

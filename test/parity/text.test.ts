@@ -5,6 +5,7 @@ import type { TextInputs } from "../../lib/models/text-inputs.js";
 import { expectJacobian, logitsOf } from "./compare.js";
 import {
   adapt,
+  DEVICES,
   loadAdaptedText,
   maxAbsError,
   readText,
@@ -16,9 +17,7 @@ import {
 
 // Expected values: PyTorch, transformers and PEFT in float64 (test/fixtures/README.md). The bars are those
 // of the ViT tests, for the same reasons.
-const LOGIT_TOLERANCE = { cpu: 1e-5, ref: 1e-6 } as const;
-
-const DEVICES = ["cpu", "ref"] as const;
+const LOGIT_TOLERANCE = { cpu: 1e-5, cuda: 1e-5, ref: 1e-6 } as const;
 
 /** Compares the logits of every batch: padded, without a mask, of one token, of the longest length. */
 async function expectLogits(

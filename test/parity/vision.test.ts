@@ -7,6 +7,7 @@ import { Model } from "../../lib/model.js";
 import { expectJacobian, logitsOf } from "./compare.js";
 import {
   adapt,
+  DEVICES,
   loadVision,
   maxAbsError,
   readVision,
@@ -21,9 +22,7 @@ import {
 // Logits are O(1) and the nets have at most 20 layers of a width below 100; float32 leaves up to 9e-7. The bar
 // of 1e-5 is the project's. The reference backend computes in double; folded batch norms are rounded to
 // float32, and PyTorch interpolates positions in float32: up to 2.4e-7 were measured.
-const LOGIT_TOLERANCE = { cpu: 1e-5, ref: 1e-6 } as const;
-
-const DEVICES = ["cpu", "ref"] as const;
+const LOGIT_TOLERANCE = { cpu: 1e-5, cuda: 1e-5, ref: 1e-6 } as const;
 
 describe.each(DEVICES)("convolutional nets and DINO on device %s", (device) => {
   describe.each(VISION_CASES)("case %s", (name) => {

@@ -2,16 +2,22 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { deviceInfo } from "../../lib/device.js";
 import { Model } from "../../lib/model.js";
 import { expectJacobian, logitsOf } from "./compare.js";
-import { loadAdapted, maxAbsError, readVit, thetaOf, VIT_CASES, vitFolder } from "./fixtures.js";
+import {
+  DEVICES,
+  loadAdapted,
+  maxAbsError,
+  readVit,
+  thetaOf,
+  VIT_CASES,
+  vitFolder,
+} from "./fixtures.js";
 
 // Expected values: PyTorch, transformers and PEFT in float64 (test/fixtures/README.md).
 //
 // Logits are O(1). float32 arithmetic over about 20 operations of width <= 130 leaves a few 1e-7; the
 // bar of 1e-5 is the project's. The reference backend computes in double and only its results are
 // rounded to float32: 2^-24 of |z| < 8 is 5e-7.
-const LOGIT_TOLERANCE = { cpu: 1e-5, ref: 1e-6 } as const;
-
-const DEVICES = ["cpu", "ref"] as const;
+const LOGIT_TOLERANCE = { cpu: 1e-5, cuda: 1e-5, ref: 1e-6 } as const;
 
 describe.each(DEVICES)("ViT on device %s", (device) => {
   describe.each(VIT_CASES)("case %s", (name) => {

@@ -183,6 +183,12 @@ describe("loko doctor", () => {
     expect(stdout).toMatch(/^images +decoded by sharp 0\.\d+\.\d+$/m);
     const json = JSON.parse((await loko("doctor", "--json")).stdout);
     expect(json).toMatchObject({ node: process.version, cpu: { available: true } });
+    const { available, cause, runtime } = json.cuda;
+    if (!available)
+      expect(["notCompiled", "noDriver", "driverTooOld", "noDevice"]).toContain(cause);
+    // Which GPUs the addon has machine code for, where it was built with CUDA; and where cuBLASLt was looked for.
+    expect(/^CUDA build +CUDA \d+\.\d+, for sm_\d+/m.test(stdout)).toBe(cause !== "notCompiled");
+    expect(json.cublasLt === undefined).toBe(runtime === undefined);
   });
 
   test("ends with 1 and the reason where the addon cannot be loaded", async () => {

@@ -1,11 +1,18 @@
 import { describe, expect, test } from "vitest";
 import { CONTENDERS } from "../../../benchmarks/contenders.js";
-import { isBusy, type Machine, machineSlug } from "../../../benchmarks/machine.js";
+import {
+  type Gpu,
+  isBusy,
+  type Machine,
+  machineSlug,
+  parseNvidiaSmi,
+} from "../../../benchmarks/machine.js";
 import { drawPlots } from "../../../benchmarks/plots.js";
 import type { Race, Recording } from "../../../benchmarks/race.js";
 import { isMet, type Results, runnable, summarise } from "../../../benchmarks/results.js";
 import { summaryToMarkdown } from "../../../benchmarks/summary.js";
 import {
+  describeRun,
   formatTime,
   insertResults,
   printTrial,
@@ -234,4 +241,45 @@ test("a machine is busy from half a core's load per core on, and names its files
     "amd-epyc-9b14-96-core-16-cores",
   );
   expect(machineSlug({ cpu: "", cores: 1 })).toBe("cpu-1-cores");
+});
+
+describe("a GPU", () => {
+  const GPU: Gpu = {
+    name: "NVIDIA H200",
+    computeCapability: "9.0",
+    memoryGB: 140,
+    multiprocessors: 132,
+    runtime: "13.0",
+    cublasLt: "13.1.1",
+    driver: "580.65.06",
+    clocks: { smMHz: 1980, memoryMHz: 3201, powerLimitW: 700, temperatureC: 31 },
+  };
+
+  test("is described by what nvidia-smi says of it, as far as that goes", () => {
+    const { driver, clocks } = GPU;
+    expect(parseNvidiaSmi("580.65.06, 1980, 3201, 700.00, 31\n")).toEqual({ driver, clocks });
+    expect(parseNvidiaSmi("580.65.06, 1980, 3201, [N/A], 31")).toEqual({ driver, clocks: null });
+    expect(parseNvidiaSmi("")).toEqual({ driver: null, clocks: null });
+  });
+
+  test("names the files and the lines of what was measured on it", () => {
+    const machine = { ...MACHINE, gpu: GPU };
+    expect(machineSlug(machine, "cuda")).toBe("nvidia-h200");
+    expect(machineSlug(machine, "cpu")).toBe("intel-xeon-2-cores");
+    expect(describeRun({ ...makeResults(), machine })[1]).toBe(
+      "NVIDIA H200, driver 580.65.06, cuBLASLt 13.1.1; 1980 and 3201 MHz at the start, limit 700 W",
+    );
+    const bare = { ...GPU, driver: null, clocks: null, cublasLt: null };
+    expect(describeRun({ ...makeResults(), machine: { ...machine, gpu: bare } })[1]).toBe(
+      "NVIDIA H200, driver unknown, cuBLASLt not found",
+    );
+    const trial = makeTrial({
+      device: "cuda",
+      precision: "bfloat16",
+      contenders: ["loko adamw"],
+      bars: [],
+    });
+    const race = makeRace({ trial, recordings: [record("loko adamw", [[2]])], peaks: [] });
+    expect(printTrial(summarise(race))).toMatch(/^roberta-base, .*, batch 1, GPU in bfloat16\n/);
+  });
 });

@@ -25,7 +25,7 @@ function failure(act: () => unknown): { code?: string; message: string } {
   throw new Error("nothing was thrown");
 }
 
-describe.each(["bars", "extra", "quick"])("the set %s", (set) => {
+describe.each(["bars", "extra", "quick", "gpu"])("the set %s", (set) => {
   test("can be read", () => {
     expect(readTrials(join(TRIALS, `${set}.json`)).length).toBeGreaterThan(2);
   });
@@ -58,6 +58,13 @@ describe("a bad trial is refused with the place, what was expected and what came
   test.each([
     ["a name that is no file name", { name: "../a" }, /name must be lower-case .* got "\.\.\/a"/],
     ["an unknown key", { rnak: 8 }, /unknown key "rnak"/],
+    ["an unknown device", { device: "tpu" }, /device must be of cpu, cuda, got "tpu"/],
+    ["a precision without a GPU", { precision: "bfloat16" }, /precision must be of float32, got/],
+    [
+      "a contender of another device",
+      { device: "cuda", contenders: ["torch loko loop"] },
+      /contenders must be of device "cuda", got "torch loko loop"/,
+    ],
     ["an unknown model", { model: "gpt" }, /model must be one of roberta-base, .* got "gpt"/],
     ["a text without a length", { tokens: undefined }, /tokens must be .* got nothing/],
     ["a text longer than the model's", { tokens: 513 }, /tokens must be .*512\], got 513/],

@@ -178,12 +178,6 @@ describe("Model.fromPretrained refuses", () => {
     );
   });
 
-  test("device cuda, saying why", async () => {
-    await expectRefusal("ERR_DEVICE_UNAVAILABLE", ['"cuda"', "no CUDA backend"], {
-      device: "cuda",
-    });
-  });
-
   test("an unknown option, naming the nearest", async () => {
     await expectRefusal("ERR_OPTION", ['"numLabel"', '"numLabels"'], {
       numLabel: 3,

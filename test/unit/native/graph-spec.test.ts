@@ -32,6 +32,7 @@ function errorOf(node: object): { code: string; message: string } {
     loadAddon()
       .createSession({
         device: "cpu",
+        precision: "float32",
         threads: 1,
         seed: 0,
         graph: { nodes, output: 3 } as GraphSpec,

@@ -103,18 +103,19 @@ describe("LoKO", () => {
     const categorical = await thetaAfter((fresh) => new LoKO(fresh));
     const { POSITIVE_INFINITY: none } = Number;
     for (const same of [
-      { observation: "categorical", update: "iterated", gain: "adaptive" },
-      { gain: "adaptive", tau: 1, trustRegion: none },
+      { observation: "categorical", update: "linear", gain: "fixed" },
+      { tau: 3, trustRegion: 2 },
     ] as const) {
       expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(categorical);
     }
-    const linear = await thetaAfter((fresh) => new LoKO(fresh, { update: "linear" }));
-    expect(linear).not.toEqual(categorical);
-    expect(
-      await thetaAfter(
-        (fresh) => new LoKO(fresh, { update: "linear", gain: "fixed", tau: 3, trustRegion: 2 }),
-      ),
-    ).toEqual(linear);
+    const adaptive = await thetaAfter((fresh) => new LoKO(fresh, { gain: "adaptive" }));
+    expect(adaptive).not.toEqual(categorical);
+    for (const same of [
+      { update: "iterated" },
+      { gain: "adaptive", tau: 1, trustRegion: none },
+    ] as const) {
+      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(adaptive);
+    }
     const softmax = await thetaAfter((fresh) => new LoKO(fresh, { p0: "auto", beta: 0.9 }));
     expect(softmax).not.toEqual(categorical);
     expect(

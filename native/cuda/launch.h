@@ -1,0 +1,43 @@
+#pragma once
+
+// How everything is put on a stream: calls of the runtime and launches that throw what went wrong under
+// the name of the kernel.
+//
+// Rule: nothing of the runtime is called without check(), except in destructors, which ignore errors: an
+// error of the device is sticky, and has been thrown by then.
+
+#include <cuda_runtime.h>
+
+#include <string>
+#include <utility>
+
+#include "core/status.h"
+
+namespace loko::cuda {
+
+/// Throws kOutOfMemory for a device that is full, kDeviceFailed for everything else.
+void check(cudaError_t error, const char* what);
+
+struct Launch {
+  const char* kernel;  // as error messages name it
+  dim3 grid, block;
+  cudaStream_t stream;
+};
+
+/// Parameters travel by value; a kernel takes at most 4 KB of them.
+template <class... Parameters, class... Arguments>
+void launch(const Launch& where, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = where.grid;
+  config.blockDim = where.block;
+  config.stream = where.stream;
+  check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...),
+        where.kernel);
+}
+
+template <class Integer>
+constexpr Integer ceilDiv(Integer value, Integer divisor) {
+  return (value + divisor - 1) / divisor;
+}
+
+}  // namespace loko::cuda

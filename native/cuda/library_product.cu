@@ -1,0 +1,101 @@
+// The library multiplies dense matrices of one type, so bfloat16 activations are made first; the tile kernel
+// then adds what else the product has, and runs its epilogue. That is two passes over the output more than
+// the fused kernel makes, which pays where the product is long: at k = 99 rows of 197 tokens the library
+// reads each weight once for 19,503 rows.
+
+#include "cuda/library_product.h"
+
+#include <cuda_bf16.h>
+
+#include "cuda/cublaslt.h"
+#include "cuda/element.cuh"
+
+namespace loko::cuda {
+
+namespace {
+
+struct HalfElement {
+  Rows source;
+  __nv_bfloat16* target;
+  int rows, cols;
+  __device__ void operator()(int sample, int row, int column) const {
+    const std::int64_t at = (std::int64_t{sample} * rows + row) * cols + column;
+    target[at] = __float2bfloat16_rn(source.at(sample, row)[column]);
+  }
+};
+
+/// Rounded, so that what follows is aligned.
+std::int64_t resultFloats(std::int64_t m, int n) {
+  return (m * n + 3) / 4 * 4;
+}
+
+std::int64_t halfFloats(std::int64_t m, int depth) {
+  return (m * depth + 7) / 8 * 4;
+}
+
+bool dense(const Rows& rows, int m) {
+  return m <= rows.rows || rows.sampleStride == rows.rows * rows.ld;
+}
+
+ProductType typeOf(Precision precision) {
+  switch (precision) {
+    case Precision::kFloat32:
+      return ProductType::kFloat32;
+    case Precision::kTf32:
+      return ProductType::kTf32;
+    case Precision::kBfloat16:
+      return ProductType::kBfloat16;
+  }
+  return ProductType::kFloat32;
+}
+
+}  // namespace
+
+void needLibraryProduct(std::int64_t m, int n, int depth, Context& context) {
+  if (context.library() == nullptr || m < context.libraryRows()) return;
+  context.needFloats(resultFloats(m, n) + halfFloats(m, depth));
+  context.needLibrary();
+}
+
+void multiplyByLibrary(Product& product, Orientation right, Context& context) {
+  CublasLt* library = context.library();
+  if (library == nullptr || product.m < context.libraryRows()) return;
+  const bool half = context.precision() == Precision::kBfloat16;
+  const Term& base = product.terms[0];
+  const Rows& left = base.left.rows;
+  if (base.right.half != half || !base.right.aligned) return;
+  if (!half && (!base.left.aligned || !dense(left, product.m))) return;
+
+  LtProduct shape;
+  shape.rows = product.m;
+  shape.out = product.n;
+  shape.depth = base.depth;
+  shape.type = typeOf(context.precision());
+  shape.lda = half ? base.depth : left.ld;
+  shape.ldw = base.right.rows.ld;
+  shape.ldc = product.n;
+  shape.across = right == Orientation::kAcross;
+  const std::int64_t sums = resultFloats(product.m, product.n);
+  if (half && base.depth % 8 != 0) return;  // rows of the copy would not be aligned
+  if (!library->prepare(shape)) return;
+
+  float* result = context.floats(sums + halfFloats(product.m, base.depth));
+  const void* a = left.data;
+  if (half) {
+    auto* copy = reinterpret_cast<__nv_bfloat16*>(result + sums);
+    const int samples = ceilDiv(product.m, left.rows);
+    forEachElement("to bfloat16", samples, left.rows, base.depth,
+                   HalfElement{left, copy, left.rows, base.depth}, context);
+    a = copy;
+  }
+  library->run(shape, a, base.right.rows.data, result, context.libraryWorkspace(),
+               CublasLt::kWorkspaceBytes, context.stream());
+  Rows& addend = product.epilogue.addend;
+  addend.data = result;
+  addend.rows = product.m;
+  addend.ld = product.n;
+  for (int i = 1; i < product.termCount; ++i) product.terms[i - 1] = product.terms[i];
+  --product.termCount;
+}
+
+}  // namespace loko::cuda
