@@ -120,6 +120,7 @@ const NOT_RUN = [
   "docs/adapters.md: needs PEFT",
   "docs/cuda.md: needs a GPU",
   "docs/cuda.md: needs a GPU",
+  "docs/decisions/package-holds-the-sources.md: installs packages",
   "docs/from-peft.md: needs PEFT",
   "docs/images.md: needs the network",
   "docs/models.md: needs torchvision",
