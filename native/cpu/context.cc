@@ -22,10 +22,6 @@ const OpKernels& opKernels(Isa isa) {
   return kGenericOpKernels;
 }
 
-std::string shapeText(int rows, int cols) {
-  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
-}
-
 template <class Map, class Pointer>
 Map mapOf(const View& view, Pointer base) {
   Map map;
@@ -43,60 +39,24 @@ Map mapOf(const View& view, Pointer base) {
 
 }  // namespace
 
-void expectShape(const View& view, int rows, int cols, const char* operand) {
-  LOKO_CHECK(view.rows == rows && view.cols == cols, std::string(operand) + " is " +
-                                                         shapeText(view.rows, view.cols) +
-                                                         ", expected " + shapeText(rows, cols));
-}
-
-void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
-  for (const LoraSite& site : sites) {
-    LOKO_CHECK(site.hBegin >= 0 && site.hBegin + site.rank <= h.cols && h.rows == rows,
-               "a LoRA site outside its low-rank buffer");
-    LOKO_CHECK(0 <= site.outBegin && site.outBegin < site.outEnd && site.outEnd <= out,
-               "a LoRA site outside its linear");
-  }
-}
-
 Context::Context(int threads, Isa chosen)
     : isa(chosen), kernels(loko::cpu::kernels(chosen)), ops(opKernels(chosen)), pool(threads) {}
 
 // ---- spaces
 
 MappedFloats& Context::space(Space space) {
-  switch (space) {
-    case Space::kScratch:
-      return scratch_;
-    case Space::kInput:
-      return input_;
-    case Space::kTheta:
-      return theta_;
-    case Space::kJacobian:
-      return jacobian_;
-    case Space::kNone:
-      break;
-  }
-  throw Error(ErrorCode::kInternal, "An absent operand has no memory");
+  return memoryOf(space, scratch_, input_, theta_, jacobian_);
 }
 
 void Context::reserveJacobian(std::int64_t rows, std::int64_t parameters) {
-  LOKO_CHECK(rows >= 0 && parameters >= 0, "negative extent of the Jacobian");
-  if (parameters > 0 && rows > std::numeric_limits<std::int64_t>::max() / parameters) {
-    throw Error(ErrorCode::kOutOfMemory, "A Jacobian of " + std::to_string(rows) + " rows and " +
-                                             std::to_string(parameters) +
-                                             " parameters exceeds the address space");
-  }
-  jacobian_.grow(rows * parameters);
+  jacobian_.grow(jacobianSize(rows, parameters));
   parameters_ = parameters;
 }
 
 float* Context::at(const View& view, int samples) {
   if (!view.present()) return nullptr;
   const MappedFloats& memory = space(view.space);
-  const std::int64_t end =
-      view.offset + (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
-  LOKO_CHECK(view.offset >= 0 && end <= memory.size(),
-             "a view ends at " + std::to_string(end) + " of " + std::to_string(memory.size()));
+  checkInside(view, samples, memory.size());
   return memory.data() + view.offset;
 }
 

@@ -13,6 +13,7 @@
 
 #include "core/backend.h"
 #include "core/op.h"
+#include "core/op_checks.h"
 #include "core/status.h"
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
@@ -130,12 +131,6 @@ class Context {
               localFloats_ = 0;  // local: of one thread
   std::size_t localTotal_ = 0;
 };
-
-/// For operand shapes that do not fit together; only a wrong lowering can cause it.
-void expectShape(const View& view, int rows, int cols, const char* operand);
-
-/// Sites must lie inside the columns of h (or u) and of the linear's output.
-void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out);
 
 // Every operation: sizes its scratch, and runs. What is not declared needs no scratch.
 template <class Operation>

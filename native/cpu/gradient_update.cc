@@ -8,19 +8,12 @@ namespace loko::cpu {
 
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context) {
-  constexpr std::size_t kMaxArrays = 3;
   const std::int64_t n = context.parameters();
-  LOKO_CHECK(state.size() <= kMaxArrays && static_cast<int>(state.size()) == stateArrays(update),
-             std::to_string(state.size()) + " state arrays");
-  float* arrays[kMaxArrays] = {};
-  for (std::size_t i = 0; i < state.size(); ++i) {
-    LOKO_CHECK(state[i]->size() == n, "a state array of another size than theta");
-    arrays[i] = dynamic_cast<State&>(*state[i]).values();
-  }
+  const auto arrays = stateValues<State>(update, state, n);
   float* theta = context.parameter(0, n);
   const float* gradient = context.jacobian(0, 0, n);
   context.forEachRange(n, 200, [&](std::int64_t begin, std::int64_t end, int) {
-    applyRule<float>(update, begin, end, theta, gradient, arrays);
+    applyRule<float>(update, begin, end, theta, gradient, arrays.data());
   });
 }
 

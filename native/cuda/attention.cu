@@ -45,6 +45,26 @@ struct Shape {
   float scale;
 };
 
+/// Where a tile begins, and where what it covers ends.
+struct Covered {
+  int begin, end;
+};
+
+/// Calls store(row, column, sum) for every output of a tile that exists; `out` is free again afterwards.
+template <class Math, int kRows, class Store>
+__device__ void forEachOutput(const Tile<Math, kRows>& tile, float* out, Covered rows,
+                              Covered columns, const Store& store) {
+  tile.store(out, kOutLd);
+  __syncthreads();
+  for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
+    const int i = e / kTileColumns, j = e % kTileColumns;
+    if (rows.begin + i < rows.end && columns.begin + j < columns.end) {
+      store(rows.begin + i, columns.begin + j, out[i * kOutLd + j]);
+    }
+  }
+  __syncthreads();
+}
+
 struct ForwardArgs {
   Shape shape;
   Head q, k, v, probs;
@@ -63,16 +83,12 @@ __device__ void scores(const ForwardArgs& args, int sample, int head, int first,
     tile.clear();
     addProduct(tile, left, right, Fetch<false, kRows>(q, first, 0, shape.queries),
                Fetch<false, kTileColumns>(k, key, 0, shape.keys), 0, shape.width, Unscaled{});
-    tile.store(out, kOutLd);
-    __syncthreads();
-    for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-      const int t = first + e / kTileColumns, j = key + e % kTileColumns;
-      if (t >= shape.queries || j >= shape.keys) continue;
-      float score = shape.scale * out[e / kTileColumns * kOutLd + e % kTileColumns];
-      if (args.mask.present()) score += args.mask.at(sample, 0)[j];
-      args.probs.map.at(sample, head * shape.queries + t)[j] = score;
-    }
-    __syncthreads();
+    forEachOutput(tile, out, {first, shape.queries}, {key, shape.keys},
+                  [&](int t, int j, float sum) {
+                    float score = shape.scale * sum;
+                    if (args.mask.present()) score += args.mask.at(sample, 0)[j];
+                    args.probs.map.at(sample, head * shape.queries + t)[j] = score;
+                  });
   }
 }
 
@@ -121,16 +137,9 @@ __global__ void __launch_bounds__(kTileThreads)
     tile.clear();
     addProduct(tile, left, rightAcross, Fetch<false, kRows>(probs, first, 0, shape.queries),
                Fetch<true, kTileColumns>(v, column, 0, shape.width), 0, shape.keys, Unscaled{});
-    tile.store(out, kOutLd);
-    __syncthreads();
-    for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-      const int t = first + e / kTileColumns, c = column + e % kTileColumns;
-      if (t < shape.queries && c < shape.width) {
-        args.o.at(sample, t)[head * shape.width + c] =
-            out[e / kTileColumns * kOutLd + e % kTileColumns];
-      }
-    }
-    __syncthreads();
+    forEachOutput(
+        tile, out, {first, shape.queries}, {column, shape.width},
+        [&](int t, int c, float sum) { args.o.at(sample, t)[head * shape.width + c] = sum; });
   }
 }
 
@@ -219,16 +228,9 @@ __global__ void __launch_bounds__(kTileThreads)
         __syncthreads();
       }
     }
-    dq.store(out, kOutLd);
-    __syncthreads();
-    for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-      const int t = first + e / kTileColumns, c = column + e % kTileColumns;
-      if (t < shape.queries && c < shape.width) {
-        args.dq.at(segment, t)[begin + c] =
-            shape.scale * out[e / kTileColumns * kOutLd + e % kTileColumns];
-      }
-    }
-    __syncthreads();
+    forEachOutput(
+        dq, out, {first, shape.queries}, {column, shape.width},
+        [&](int t, int c, float sum) { args.dq.at(segment, t)[begin + c] = shape.scale * sum; });
   }
 }
 
@@ -291,16 +293,9 @@ __global__ void __launch_bounds__(kTileThreads)
       }
     }
     const auto write = [&](const Tile<Math, kRows>& tile, const Rows& target, float scale) {
-      tile.store(out, kOutLd);
-      __syncthreads();
-      for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-        const int j = first + e / kTileColumns, c = column + e % kTileColumns;
-        if (j < shape.keys && c < shape.width) {
-          target.at(segment, j)[begin + c] =
-              scale * out[e / kTileColumns * kOutLd + e % kTileColumns];
-        }
-      }
-      __syncthreads();
+      forEachOutput(
+          tile, out, {first, shape.keys}, {column, shape.width},
+          [&](int j, int c, float sum) { target.at(segment, j)[begin + c] = scale * sum; });
     };
     if (args.dk.present()) write(dk, args.dk, shape.scale);
     if (args.dv.present()) write(dv, args.dv, 1);

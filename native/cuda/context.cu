@@ -47,24 +47,6 @@ void check(cudaError_t error, const char* what) {
                   "). Dispose of this model; models on device \"cpu\" go on");
 }
 
-void expectShape(const View& view, int rows, int cols, const char* operand) {
-  if (view.rows == rows && view.cols == cols) return;
-  const auto text = [](int r, int c) {
-    return "[" + std::to_string(r) + ", " + std::to_string(c) + "]";
-  };
-  throw Error(ErrorCode::kInternal, std::string(operand) + " is " + text(view.rows, view.cols) +
-                                        ", expected " + text(rows, cols));
-}
-
-void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
-  for (const LoraSite& site : sites) {
-    LOKO_CHECK(h.rows == rows && site.hBegin >= 0 && site.hBegin + site.rank <= h.cols,
-               "a LoRA site outside its low-rank buffer");
-    LOKO_CHECK(0 <= site.outBegin && site.outBegin < site.outEnd && site.outEnd <= out,
-               "a LoRA site outside its linear");
-  }
-}
-
 Operand operandOf(const Rows& rows) {
   Operand operand;
   operand.rows = rows;
@@ -94,19 +76,7 @@ void Context::synchronize(const char* what) {
 // ---- spaces
 
 DeviceArray<float>& Context::space(Space space) {
-  switch (space) {
-    case Space::kScratch:
-      return scratch_;
-    case Space::kInput:
-      return input_;
-    case Space::kTheta:
-      return theta_;
-    case Space::kJacobian:
-      return jacobian_;
-    case Space::kNone:
-      break;
-  }
-  throw Error(ErrorCode::kInternal, "an absent operand has no memory");
+  return memoryOf(space, scratch_, input_, theta_, jacobian_);
 }
 
 template <class T>
@@ -137,9 +107,9 @@ void Context::reserve(Space which, std::int64_t elements) {
 }
 
 void Context::reserveJacobian(std::int64_t rows, std::int64_t parameters) {
+  reserve(Space::kJacobian, jacobianSize(rows, parameters));
   if (parameters != parameters_) ++generation_;
   parameters_ = parameters;
-  reserve(Space::kJacobian, rows * parameters);
 }
 
 float* Context::range(Space which, std::int64_t offset, std::int64_t count) {
@@ -151,10 +121,10 @@ float* Context::range(Space which, std::int64_t offset, std::int64_t count) {
 
 Rows Context::rows(const View& view, int samples) {
   if (!view.present()) return {};
-  const std::int64_t last =
-      (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
+  const DeviceArray<float>& memory = space(view.space);
+  checkInside(view, samples, memory.size());
   Rows rows;
-  rows.data = range(view.space, view.offset, last);
+  rows.data = memory.data() + view.offset;
   rows.rows = view.rows;
   rows.samples = samples;
   rows.ld = view.ld;

@@ -14,6 +14,7 @@
 
 #include "core/backend.h"
 #include "core/op.h"
+#include "core/op_checks.h"
 #include "core/status.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/memory.h"
@@ -40,7 +41,6 @@ class Context {
   cudaStream_t stream() const { return stream_.get(); }
   int multiprocessors() const { return multiprocessors_; }
   Precision precision() const { return precision_; }
-  int device() const { return device_; }
   /// Waits for everything on the stream; `what` names it in an error.
   void synchronize(const char* what);
 
@@ -128,11 +128,6 @@ class Context {
   StagingArray<char> staging_;
   std::size_t stagingUsed_ = 0;  // of copies that may still be reading it
 };
-
-/// For operand shapes that do not fit together; only a wrong lowering can cause it.
-void expectShape(const View& view, int rows, int cols, const char* operand);
-/// Sites must lie inside the columns of h (or u) and of the linear's output.
-void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out);
 
 /// Whether vectors of four floats may be read from every row.
 Operand operandOf(const Rows& rows);

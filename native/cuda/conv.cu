@@ -48,21 +48,6 @@ std::int64_t turnedSize(int columns, int in, int taps) {
   return std::int64_t{columns} * in * taps;
 }
 
-Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth) {
-  if (product.termCount == kMaxTerms) {
-    throw Error(ErrorCode::kUnsupported, "A convolution of the CUDA backend takes at most " +
-                                             std::to_string(kMaxTerms - 1) +
-                                             " LoRA factors; use device \"cpu\"");
-  }
-  Term& term = product.terms[product.termCount++];
-  term.left = left;
-  term.right = right;
-  term.depth = depth;
-  term.begin = 0;
-  term.end = product.n;
-  return term;
-}
-
 /// The factors B of the sites that reach columns [begin, begin + product.n) of the output.
 void addFactors(Product& product, const Conv2d& op, int begin, const Frame& frame,
                 Context& context) {

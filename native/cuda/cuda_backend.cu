@@ -117,7 +117,8 @@ class CudaBackend final : public Backend {
       if (waits_) {
         enqueue();
       } else {
-        graphs_.run(steps.data(), frame, context_.generation(), context_.stream(), enqueue);
+        graphs_.run({steps.data(), frame, weightsOf(frame)}, context_.generation(),
+                    context_.stream(), enqueue);
       }
       endGram(frame);
     });
@@ -184,6 +185,11 @@ class CudaBackend final : public Backend {
     }
   }
 
+  static const float* weightsOf(const Frame& frame) {
+    if (frame.gramWeights == nullptr) return nullptr;
+    return dynamic_cast<const State&>(*frame.gramWeights).values();
+  }
+
   void runStep(const Step& step, const Frame& frame) {
     try {
       std::visit([&](const auto& op) { cuda::run(op, frame, context_); }, step);
@@ -238,16 +244,11 @@ class CudaBackend final : public Backend {
   void fillValues(float* values, std::int64_t count, float value) {
     if (count == 0) return;
     constexpr int kThreads = 256;
-    const auto blocks =
-        static_cast<unsigned>(std::min<std::int64_t>(4096, ceilDiv<std::int64_t>(count, kThreads)));
-    launch({"fill", dim3(blocks), dim3(kThreads), context_.stream()}, fillKernel, values, count,
-           value);
+    launch({"fill", dim3(blocksFor(count, kThreads, 4096)), dim3(kThreads), context_.stream()},
+           fillKernel, values, count, value);
   }
 
-  /// The whole span that a view lies in is copied at once.
-  static std::int64_t spanOf(const View& view, int samples) {
-    return (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
-  }
+  /// Of the span that a view lies in, which is copied as a whole.
   template <class Visit>
   void forEachRow(const View& view, int samples, const Visit& visit) {
     for (int s = 0; s < samples; ++s) {

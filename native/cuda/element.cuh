@@ -34,10 +34,8 @@ void forEachElement(const char* kernel, int samples, int rows, int cols, const F
   constexpr std::int64_t kMostBlocks = 16384;
   const std::int64_t count = std::int64_t{samples} * rows * cols;
   if (count == 0) return;
-  const auto blocks =
-      static_cast<unsigned>(std::min(kMostBlocks, ceilDiv<std::int64_t>(count, kThreads)));
-  launch({kernel, dim3(blocks), dim3(kThreads), context.stream()}, elementKernel<Function>,
-         function, Extents{count, rows, cols});
+  launch({kernel, dim3(blocksFor(count, kThreads, kMostBlocks)), dim3(kThreads), context.stream()},
+         elementKernel<Function>, function, Extents{count, rows, cols});
 }
 
 }  // namespace loko::cuda

@@ -14,10 +14,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr std::int64_t kMaxBlocks = 4096;
 
-unsigned blocksFor(std::int64_t n) {
-  return static_cast<unsigned>(std::min(kMaxBlocks, ceilDiv<std::int64_t>(n, kThreads)));
-}
-
 template <class Rule, class... Arrays>
 __global__ void gradientKernel(const Rule rule, std::int64_t n, Arrays... arrays) {
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
@@ -40,21 +36,15 @@ __global__ void finiteKernel(const float* gradient, std::int64_t n, unsigned* of
 
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context) {
-  constexpr std::size_t kMaxArrays = 3;
   const std::int64_t n = context.parameters();
-  LOKO_CHECK(state.size() <= kMaxArrays && static_cast<int>(state.size()) == stateArrays(update),
-             std::to_string(state.size()) + " state arrays");
-  float* arrays[kMaxArrays] = {};
-  for (std::size_t i = 0; i < state.size(); ++i) {
-    LOKO_CHECK(state[i]->size() == n, "a state array of another size than theta");
-    arrays[i] = dynamic_cast<State&>(*state[i]).values();
-  }
+  const auto arrays = stateValues<State>(update, state, n);
   if (n == 0) return;
   float* theta = context.parameter(0, n);
   const float* gradient = context.jacobian(0, 0, n);
-  withRule<float>(update, theta, gradient, arrays, [&](const auto& rule, auto*... pointers) {
+  withRule<float>(update, theta, gradient, arrays.data(), [&](const auto& rule, auto*... pointers) {
     using Rule = std::decay_t<decltype(rule)>;
-    launch({"gradient update", dim3(blocksFor(n)), dim3(kThreads), context.stream()},
+    launch({"gradient update", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
+            context.stream()},
            gradientKernel<Rule, decltype(pointers)...>, rule, n, pointers...);
   });
 }
@@ -64,8 +54,9 @@ bool gradientIsFinite(Context& context) {
   if (n == 0) return true;
   auto* offenders = static_cast<unsigned*>(context.results());
   check(cudaMemsetAsync(offenders, 0, sizeof *offenders, context.stream()), "cudaMemsetAsync");
-  launch({"gradient is finite", dim3(blocksFor(n)), dim3(kThreads), context.stream()}, finiteKernel,
-         context.jacobian(0, 0, n), n, offenders);
+  launch({"gradient is finite", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
+          context.stream()},
+         finiteKernel, context.jacobian(0, 0, n), n, offenders);
   unsigned found = 0;
   context.download(&found, offenders, sizeof found);
   return found == 0;

@@ -29,19 +29,19 @@ void GraphCache::forget(const Step* steps) {
   entries_.remove_if([&](const Entry& entry) { return entry.key.steps == steps; });
 }
 
-GraphCache::Entry& GraphCache::find(const Step* steps, const Frame& frame,
-                                    std::int64_t generation) {
+GraphCache::Entry& GraphCache::find(const Pass& pass, std::int64_t generation) {
   if (generation != generation_) clear();
   generation_ = generation;
+  const Frame& frame = pass.frame;
   Key key;
-  key.steps = steps;
+  key.steps = pass.steps;
   key.batch = frame.batch;
   key.rows = frame.rows;
   key.gramRows = frame.gramRows;
   key.firstRow = frame.firstRow;
   key.reduce = frame.reduce;
   key.gram = frame.gram != nullptr;
-  key.gramWeights = frame.gramWeights;
+  key.gramWeights = pass.gramWeights;
   const auto found = std::find_if(entries_.begin(), entries_.end(),
                                   [&](const Entry& entry) { return entry.key == key; });
   if (found != entries_.end()) {

@@ -28,11 +28,18 @@ class GraphCache {
   /// Graphs of a list that is about to change, or whose memory another list was given.
   void forget(const Step* steps);
 
+  /// A list in a frame. The weights of a Gram matrix by their address on the device: another optimizer's may
+  /// have the same object's address on the host.
+  struct Pass {
+    const Step* steps;
+    const Frame& frame;
+    const float* gramWeights;
+  };
+
   /// Puts on the stream what enqueue() puts there.
   template <class Enqueue>
-  void run(const Step* steps, const Frame& frame, std::int64_t generation, cudaStream_t stream,
-           const Enqueue& enqueue) {
-    Entry& entry = find(steps, frame, generation);
+  void run(const Pass& pass, std::int64_t generation, cudaStream_t stream, const Enqueue& enqueue) {
+    Entry& entry = find(pass, generation);
     if (entry.executable == nullptr) {
       if (!entry.met) {
         entry.met = true;
@@ -44,15 +51,13 @@ class GraphCache {
     check(cudaGraphLaunch(entry.executable, stream), "a recorded pass");
   }
 
-  std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
-
  private:
   struct Key {
     const Step* steps = nullptr;
     int batch = 0, rows = 0, gramRows = 0;
     std::int64_t firstRow = 0;
     bool reduce = false, gram = false;
-    const StateArray* gramWeights = nullptr;
+    const float* gramWeights = nullptr;
 
     friend bool operator==(const Key& a, const Key& b) {
       return a.steps == b.steps && a.batch == b.batch && a.rows == b.rows &&
@@ -66,7 +71,7 @@ class GraphCache {
     cudaGraphExec_t executable = nullptr;
   };
 
-  Entry& find(const Step* steps, const Frame& frame, std::int64_t generation);
+  Entry& find(const Pass& pass, std::int64_t generation);
   static void destroy(Entry& entry);
 
   template <class Enqueue>

@@ -167,11 +167,6 @@ __global__ void predictKernel(float* p, std::int64_t n, float factor, float nois
   }
 }
 
-unsigned blocksFor(std::int64_t count, int perBlock) {
-  return static_cast<unsigned>(
-      std::min<std::int64_t>(kMaxBlocks, ceilDiv<std::int64_t>(count, perBlock)));
-}
-
 void uploadCoefficients(const KalmanUpdate& update, Context& context) {
   const int k = update.rows;
   std::vector<float> host(static_cast<std::size_t>(k + 1) * static_cast<std::size_t>(k));
@@ -191,7 +186,7 @@ Operand matrixOf(const float* data, int rows, std::int64_t ld) {
 
 unsigned launchUpdate(const UpdateArgs& args, Context& context) {
   const auto few = [&](void (*kernel)(UpdateArgs)) {
-    const unsigned blocks = blocksFor(args.n, kThreads);
+    const unsigned blocks = blocksFor(args.n, kThreads, kMaxBlocks);
     launch({"Kalman update", dim3(blocks), dim3(kThreads), context.stream()}, kernel, args);
     return blocks;
   };
@@ -199,7 +194,7 @@ unsigned launchUpdate(const UpdateArgs& args, Context& context) {
   if (args.rows <= 4) return few(fewRowsKernel<4>);
   if (args.rows <= 8) return few(fewRowsKernel<8>);
   if (args.rows <= kFewRows) return few(fewRowsKernel<kFewRows>);
-  const unsigned blocks = blocksFor(args.n, kTileColumns);
+  const unsigned blocks = blocksFor(args.n, kTileColumns, kMaxBlocks);
   launch({"Kalman update", dim3(blocks), dim3(kTileThreads), context.stream()}, manyRowsKernel,
          args, matrixOf(args.coefficients, args.rows + 1, args.rows),
          matrixOf(args.jacobian, args.rows, args.n));
@@ -241,10 +236,10 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
 
 void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context) {
   if (p.size() == 0) return;
-  launch(
-      {"predict covariance", dim3(blocksFor(p.size(), kThreads)), dim3(kThreads), context.stream()},
-      predictKernel, p.values(), p.size(), static_cast<float>(gamma2), static_cast<float>(q),
-      static_cast<float>(pMax));
+  launch({"predict covariance", dim3(blocksFor(p.size(), kThreads, kMaxBlocks)), dim3(kThreads),
+          context.stream()},
+         predictKernel, p.values(), p.size(), static_cast<float>(gamma2), static_cast<float>(q),
+         static_cast<float>(pMax));
 }
 
 }  // namespace loko::cuda

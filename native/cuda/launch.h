@@ -8,6 +8,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -38,6 +40,11 @@ void launch(const Launch& where, void (*kernel)(Parameters...), Arguments&&... a
 template <class Integer>
 constexpr Integer ceilDiv(Integer value, Integer divisor) {
   return (value + divisor - 1) / divisor;
+}
+
+/// Blocks for so many elements, at most `most`: each then walks on by the size of the grid.
+inline unsigned blocksFor(std::int64_t count, int perBlock, std::int64_t most) {
+  return static_cast<unsigned>(std::min(most, ceilDiv<std::int64_t>(count, perBlock)));
 }
 
 }  // namespace loko::cuda

@@ -19,21 +19,6 @@ Operand weightOf(WeightId frozen, ParameterOffset trained, int out, int in, Cont
   return operandOf(denseRows(context.parameter(trained, std::int64_t{out} * in), out, in));
 }
 
-Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth) {
-  if (product.termCount == kMaxTerms) {
-    throw Error(ErrorCode::kUnsupported, "A linear layer of the CUDA backend takes at most " +
-                                             std::to_string(kMaxTerms - 1) +
-                                             " LoRA factors; use device \"cpu\"");
-  }
-  Term& term = product.terms[product.termCount++];
-  term.left = left;
-  term.right = right;
-  term.depth = depth;
-  term.begin = 0;
-  term.end = product.n;
-  return term;
-}
-
 Operand factor(ParameterOffset offset, int rows, int cols, Context& context) {
   return operandOf(denseRows(context.parameter(offset, std::int64_t{rows} * cols), rows, cols));
 }

@@ -15,6 +15,21 @@ Rows columnsOf(Rows rows, int begin) {
   return rows;
 }
 
+Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth) {
+  if (product.termCount == kMaxTerms) {
+    throw Error(ErrorCode::kUnsupported, "A layer of the CUDA backend takes at most " +
+                                             std::to_string(kMaxTerms - 1) +
+                                             " LoRA factors; use device \"cpu\"");
+  }
+  Term& term = product.terms[product.termCount++];
+  term.left = left;
+  term.right = right;
+  term.depth = depth;
+  term.begin = 0;
+  term.end = product.n;
+  return term;
+}
+
 SmallProduct smallProduct(int m, int n, int depth, const Rows& left, const Rows& right) {
   SmallProduct result;
   result.m = m;

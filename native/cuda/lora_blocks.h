@@ -14,6 +14,8 @@ namespace loko::cuda {
 Rows denseRows(float* data, int rows, std::int64_t cols);
 /// Columns from `begin` on.
 Rows columnsOf(Rows rows, int begin);
+/// One more term over all columns; throws kUnsupported for more than a kernel takes.
+Term& addTerm(Product& product, const Operand& left, const Operand& right, int depth);
 /// A product with one term.
 SmallProduct smallProduct(int m, int n, int depth, const Rows& left, const Rows& right);
 

@@ -4,11 +4,13 @@
 // backend. Each line keeps PyTorch's order of operations and rounds hyper-parameters
 // to T where PyTorch does, so that float32 here follows PyTorch's float32.
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "core/backend.h"
+#include "core/status.h"
 
 #ifdef __CUDACC__
 #define LOKO_HOST_DEVICE __host__ __device__
@@ -34,6 +36,21 @@ inline int stateArrays(const GradientUpdate& update) {
       return update.amsgrad ? 3 : 2;
   }
   return 0;
+}
+
+/// The memory of the state arrays, for a backend whose arrays are `State`; throws where they are not those of
+/// the rule and of n parameters.
+template <class State>
+std::array<float*, 3> stateValues(const GradientUpdate& update,
+                                  const std::vector<StateArray*>& state, std::int64_t n) {
+  std::array<float*, 3> values{};
+  LOKO_CHECK(state.size() <= values.size() && static_cast<int>(state.size()) == stateArrays(update),
+             std::to_string(state.size()) + " state arrays");
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    LOKO_CHECK(state[i]->size() == n, "a state array of another size than theta");
+    values[i] = dynamic_cast<State&>(*state[i]).values();
+  }
+  return values;
 }
 
 /// Their names in torch.optim, in the same order.

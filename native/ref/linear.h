@@ -19,16 +19,6 @@ const T* factorB(const LoraSite& site, const Memory<T>& memory) {
   return memory.parameter(site.b, std::int64_t{site.outEnd - site.outBegin} * site.rank);
 }
 
-/// Sites must lie inside the columns of h (or u) and of the linear's output.
-inline void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
-  for (const LoraSite& site : sites) {
-    LOKO_CHECK(site.hBegin >= 0 && site.hBegin + site.rank <= h.cols && h.rows == rows,
-               "a LoRA site outside its low-rank buffer");
-    LOKO_CHECK(0 <= site.outBegin && site.outBegin < site.outEnd && site.outEnd <= out,
-               "a LoRA site outside its linear");
-  }
-}
-
 /// What the column of the output of each factor B is multiplied by; null: nothing.
 template <class T>
 const T* outputScale(const LoraSite& site, const Memory<T>& memory, int out) {

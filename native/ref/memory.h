@@ -10,22 +10,10 @@
 
 #include "core/backend.h"
 #include "core/op.h"
+#include "core/op_checks.h"
 #include "core/status.h"
 
 namespace loko::ref {
-
-inline std::string shapeText(int rows, int cols) {
-  return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
-}
-
-/// For operand shapes that do not fit together; only a wrong lowering can cause it.
-inline void expectShape(const View& view, int rows, int cols, const char* operand) {
-  if (view.rows != rows || view.cols != cols) {
-    throw Error(ErrorCode::kInternal, std::string(operand) + " is " +
-                                          shapeText(view.rows, view.cols) + ", expected " +
-                                          shapeText(rows, cols));
-  }
-}
 
 /// What a View addresses; false where the operand is absent.
 template <class T>
@@ -66,30 +54,13 @@ class Memory {
   std::int64_t parameters = 0;
   std::vector<Weight<T>> weights;
 
-  std::vector<T>& space(Space space) {
-    switch (space) {
-      case Space::kScratch:
-        return scratch;
-      case Space::kInput:
-        return input;
-      case Space::kTheta:
-        return theta;
-      case Space::kJacobian:
-        return jacobian;
-      case Space::kNone:
-        break;
-    }
-    throw Error(ErrorCode::kInternal, "an absent operand has no memory");
-  }
+  std::vector<T>& space(Space space) { return memoryOf(space, scratch, input, theta, jacobian); }
 
   /// `samples` is B for an activation and the number of segments for a cotangent.
   Tensor<T> operator()(const View& view, int samples) {
     if (!view.present()) return {};
     std::vector<T>& memory = space(view.space);
-    const std::int64_t end =
-        view.offset + (samples - 1) * view.sampleStride + (view.rows - 1) * view.ld + view.cols;
-    LOKO_CHECK(view.offset >= 0 && end <= static_cast<std::int64_t>(memory.size()),
-               "a view ends at " + std::to_string(end) + " of " + std::to_string(memory.size()));
+    checkInside(view, samples, static_cast<std::int64_t>(memory.size()));
     return Tensor<T>(memory.data() + view.offset, view);
   }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "core/rng.h"
 #include "core/status.h"
 #include "cpu/cpu_backend.h"
+#include "cuda/context.h"
 #include "cuda/cuda_backend.h"
 #include "cuda_emulation/emulation.h"
 #include "doctest/doctest.h"
@@ -53,15 +55,6 @@ std::unique_ptr<Engine> bertOn(std::unique_ptr<Backend> backend) {
   auto engine = builder.engine(std::move(backend));
   engine->setAdapter(adapter);
   return engine;
-}
-
-std::vector<float> pixels(const Engine& engine, int batch, std::uint64_t seed) {
-  const ImageNode& image = engine.graph().imageInput();
-  std::vector<float> values(
-      static_cast<std::size_t>(batch * image.channels * image.height * image.width));
-  const RandomStream random(seed, "pixels");
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = random.normal(i);
-  return values;
 }
 
 /// Logits and the Jacobian, relative to the size of the expected ones.
@@ -206,6 +199,36 @@ TEST_CASE("graphs are captured anew where memory has moved, with the same result
   for (int i = 0; i < 3; ++i) CHECK(logitsOf(*engine, one) == first);
   logitsOf(*engine, many);  // larger spaces
   for (int i = 0; i < 3; ++i) CHECK(logitsOf(*engine, one) == first);
+}
+
+TEST_CASE(
+    "a recorded pass is not taken for one with other variances at the same address of the host") {
+  const auto backend = cudaBackend();
+  constexpr int kParameters = 40;
+  const std::vector<float> ones(kParameters, 1.0F);
+  backend->reserveJacobian(1, kParameters);
+  backend->write(Space::kJacobian, 0, ones.data(), kParameters);
+  const std::vector<Step> steps{Gram{0, kParameters}};
+  WorkspaceHint hint;
+  hint.maxGramRows = 1;
+  backend->prepare(steps, hint);
+  const auto gramOf = [&](const StateArray& weights) {
+    double gram = 0;
+    Frame frame;
+    frame.gram = &gram;
+    frame.gramRows = 1;
+    frame.gramWeights = &weights;
+    backend->runAll(steps, frame);
+    return gram;
+  };
+  std::optional<cuda::State> weights(std::in_place, kParameters);
+  backend->fill(*weights, 0, kParameters, 2);
+  for (int run = 0; run < 3; ++run) CHECK(gramOf(*weights) == 2 * kParameters);
+  weights.reset();
+  const auto inItsPlace = backend->makeState(kParameters, 7);
+  weights.emplace(kParameters);
+  backend->fill(*weights, 0, kParameters, 3);
+  for (int run = 0; run < 3; ++run) CHECK(gramOf(*weights) == 3 * kParameters);
 }
 
 TEST_CASE("an error of the GPU names the kernel, ends its model and no other") {

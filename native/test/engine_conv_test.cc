@@ -61,12 +61,8 @@ std::unique_ptr<Engine> makeEngine(const Net& net, std::unique_ptr<Backend> back
   return engine;
 }
 
-TestBatch pixels(const Engine& engine, int batch, std::uint64_t seed) {
-  const std::int64_t count = engine.graph().inputElements(0) * batch;
-  TestBatch input{std::vector<float>(static_cast<std::size_t>(count)), batch, 0};
-  const RandomStream random(seed, "pixels");
-  for (std::size_t i = 0; i < input.values.size(); ++i) input.values[i] = random.normal(i);
-  return input;
+TestBatch images(const Engine& engine, int batch, std::uint64_t seed) {
+  return {pixels(engine, batch, seed), batch, 0};
 }
 
 }  // namespace
@@ -78,7 +74,7 @@ TEST_CASE("the Jacobian of a convolutional net is the derivative of its logits")
       CAPTURE(targets[0]);
       const auto engine = makeEngine(net, ref::makeRefBackend(), targets);
       double smooth = 1;
-      CHECK(worstDerivative(*engine, pixels(*engine, 2, 1), targets.size() > 1 ? 7 : 3,
+      CHECK(worstDerivative(*engine, images(*engine, 2, 1), targets.size() > 1 ? 7 : 3,
                             net.kinks ? &smooth : nullptr) < 1e-6);
       CHECK(smooth > 0.9);
     }
@@ -92,7 +88,7 @@ TEST_CASE("convolutional nets agree with the reference, on every instruction set
     for (const auto& targets : net.targets) {
       CAPTURE(targets[0]);
       const auto reference = makeEngine(net, ref::makeRefBackend(), targets);
-      const TestBatch input = pixels(*reference, 3, 2);
+      const TestBatch input = images(*reference, 3, 2);
       const std::vector<double> expected = logitsOf(*reference, input);
       const std::vector<float> jacobian = reference->jacobianOf(JacobianOf::kLogits);
       std::vector<std::unique_ptr<Backend>> backends;
@@ -125,7 +121,7 @@ TEST_CASE(
       for (const int passRows : {0, 1, 2}) {
         const auto engine = makeEngine(net, cpu::makeCpuBackend(threads), net.targets[0]);
         engine->limitPassRows(passRows);
-        const TestBatch input = pixels(*engine, 2, 3);
+        const TestBatch input = images(*engine, 2, 3);
         engine->setBatch(input.values.data(), 2);
         const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
         if (first.empty()) first = jacobian;
@@ -139,7 +135,7 @@ TEST_CASE("the gradient of a convolutional net is the sum of cotangents times Ja
   for (const Net& net : nets()) {
     CAPTURE(net.name);
     const auto engine = makeEngine(net, cpu::makeCpuBackend(2), net.targets[0]);
-    const TestBatch input = pixels(*engine, 3, 5);
+    const TestBatch input = images(*engine, 3, 5);
     logitsOf(*engine, input);
     const std::vector<float> jacobian = engine->jacobianOf(JacobianOf::kLogits);
     const auto n = static_cast<std::size_t>(engine->parameters());
@@ -166,7 +162,7 @@ TEST_CASE("an adapter of convolutions merges into their weights, before the norm
     if (std::string(net.name) == "ResNet") continue;  // has groups, see below
     CAPTURE(net.name);
     const auto engine = makeEngine(net, cpu::makeCpuBackend(2), net.targets[0]);
-    const TestBatch input = pixels(*engine, 2, 8);
+    const TestBatch input = images(*engine, 2, 8);
     const std::vector<double> adapted = logitsOf(*engine, input);
     engine->mergeAdapter();
     std::vector<double> merged;
@@ -181,7 +177,7 @@ TEST_CASE("an adapter of convolutions merges into their weights, before the norm
 TEST_CASE("an adapter of a convolution with groups cannot be merged, and stays as it was") {
   const Net& net = nets()[1];
   const auto engine = makeEngine(net, cpu::makeCpuBackend(1), {"second.convolution"});
-  const TestBatch input = pixels(*engine, 1, 9);
+  const TestBatch input = images(*engine, 1, 9);
   const std::vector<double> before = logitsOf(*engine, input);
   CHECK_THROWS_WITH_AS(engine->mergeAdapter(),
                        doctest::Contains("bottleneck.second.convolution is a convolution with 2"),

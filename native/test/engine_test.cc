@@ -33,15 +33,6 @@ std::unique_ptr<Engine> makeEngine(std::unique_ptr<Backend> backend,
   return engine;
 }
 
-std::vector<float> pixels(const Engine& engine, int batch, std::uint64_t seed) {
-  const ImageNode& image = engine.graph().imageInput();
-  std::vector<float> values(
-      static_cast<std::size_t>(batch * image.channels * image.height * image.width));
-  const RandomStream random(seed, "pixels");
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = random.normal(i);
-  return values;
-}
-
 std::vector<double> logitsOf(Engine& engine, const std::vector<float>& input, int batch) {
   return logitsOf(engine, {input, batch, 0});
 }

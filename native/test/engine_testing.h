@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/rng.h"
 
 namespace loko {
 
@@ -26,6 +27,15 @@ struct TestBatch {
   int batch = 1;
   int tokens = 0;
 };
+
+inline std::vector<float> pixels(const Engine& engine, int batch, std::uint64_t seed) {
+  const ImageNode& image = engine.graph().imageInput();
+  std::vector<float> values(
+      static_cast<std::size_t>(batch * image.channels * image.height * image.width));
+  const RandomStream random(seed, "pixels");
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = random.normal(i);
+  return values;
+}
 
 inline std::vector<double> logitsOf(Engine& engine, const TestBatch& input) {
   std::vector<double> logits;
