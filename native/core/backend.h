@@ -32,16 +32,19 @@ struct Frame {
   std::int64_t firstRow = 0;  // Jacobian row of segment 0; segment s writes row firstRow + s
   bool reduce = false;        // all segments add up into Jacobian row 0 (written, not accumulated)
   const StateArray* gramWeights = nullptr;  // p; null: all ones
-  double* gram = nullptr;  // [gramRows, gramRows] host, row-major, both triangles; null: skip Gram
-  int gramRows = 0;        // Jacobian rows 0..gramRows-1 take part
+  double* gram = nullptr;  // [gramSize, gramSize] host, row-major, both triangles; null: skip Gram
+  int gramRows = 0;        // Jacobian rows 0..gramRows-1 take part,
+  const StateArray* factor = nullptr;  // below these rows of it, [factorRows, n] row-major
+  int factorRows = 0;
 
   int segments() const { return rows * batch; }
+  int gramSize() const { return factorRows + gramRows; }
 };
 
 struct WorkspaceHint {
   int batch = 1;
   int maxRows = 1;      // most cotangent rows of one pass
-  int maxGramRows = 0;  // most rows of one Gram or Kalman update
+  int maxGramRows = 0;  // most rows of one Gram or Kalman update, those of a factor included
 };
 
 enum class CovarianceRule : std::uint8_t {
@@ -49,13 +52,22 @@ enum class CovarianceRule : std::uint8_t {
   kVariationalDecoupled,  // p / (1 + p q): VDEKF, with q from R instead of S
 };
 
-/// theta += p * (G^T gain);  q = column sums of (root G)^2;  p <- rule(p, q), then max(p, floor).
+/// With V = [factor; G], factor [r, n] and G [k, n]: theta += p * (V^T gain);  q = column sums of
+/// (root V)^2;  p <- rule(p, q), then max(p, floor);  factor <- carry V, its last `dualRows` rows also times
+/// p / (new p). All of it sees V, p as they were before.
 struct KalmanUpdate {
-  int rows = 0;                  // k: rows 0..k-1 of the Jacobian space
-  const double* gain = nullptr;  // [k]
-  const double* root = nullptr;  // [k, k] row-major
+  int rows = 0;                   // k: rows 0..k-1 of the Jacobian space
+  StateArray* factor = nullptr;   // null: V = G
+  int factorRows = 0;             // r
+  int dualRows = 0;               // 0 or 1
+  const double* gain = nullptr;   // [r + k]
+  const double* root = nullptr;   // [rootRows, r + k] row-major
+  int rootRows = 0;               // may be 0
+  const double* carry = nullptr;  // [r, r + k] row-major
   CovarianceRule rule = CovarianceRule::kFullyDecoupled;
   double floor = 0;  // p_min > 0
+
+  int width() const { return factorRows + rows; }
 };
 
 struct KalmanUpdateResult {

@@ -287,8 +287,18 @@ void Engine::reserveGram(std::int64_t rows) {
   gramRows_ = hint.maxGramRows;
 }
 
-void Engine::jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
-                      double* gram) {
+void Engine::ask(const GramRequest& request, int rows, Frame& frame) {
+  if (request.values == nullptr) return;
+  frame.gram = request.values;
+  frame.gramRows = rows;
+  frame.gramWeights = request.weights;
+  frame.factor = request.factor;
+  frame.factorRows = request.factorRows;
+  reserveGram(frame.gramSize());
+  std::fill_n(request.values, std::int64_t{frame.gramSize()} * frame.gramSize(), 0.0);
+}
+
+void Engine::jacobian(const std::vector<double>& cotangents, int rows, const GramRequest& gram) {
   requireForward("jacobian");
   const Plan& current = plan(currentRequest(true));
   const std::int64_t batch = batch_;
@@ -301,24 +311,16 @@ void Engine::jacobian(const std::vector<double>& cotangents, int rows, const Sta
                                              " samples are more. Use a smaller batch.");
   }
   backend_->reserveJacobian(std::max<std::int64_t>(rows, outputs()) * batch, parameters());
-  const int gramRows = static_cast<int>(rows * batch);
-  if (gram != nullptr) {
-    reserveGram(gramRows);
-    std::fill_n(gram, std::int64_t{gramRows} * gramRows, 0.0);
-  }
+  Frame last;
+  ask(gram, static_cast<int>(rows * batch), last);
 
   const int passes = (rows + current.passRows - 1) / current.passRows;
   for (int pass = 0, begin = 0; pass < passes; ++pass) {
     const int end = static_cast<int>(std::int64_t{rows} * (pass + 1) / passes);
-    Frame frame;
+    Frame frame = pass == passes - 1 ? last : Frame{};
     frame.batch = batch_;
     frame.rows = end - begin;
     frame.firstRow = begin * batch;
-    if (pass == passes - 1) {
-      frame.gram = gram;
-      frame.gramRows = gramRows;
-      frame.gramWeights = p;
-    }
     backend_->writeView(current.seed, frame.segments(),
                         cotangents.data() + begin * batch * outputs());
     backend_->runAll(current.backward, frame);
@@ -337,13 +339,9 @@ void Engine::gradient(const std::vector<double>& cotangents) {
   backend_->runAll(current.backward, frame);
 }
 
-void Engine::gram(int rows, const StateArray* p, double* gram) {
-  reserveGram(rows);
-  std::fill_n(gram, std::int64_t{rows} * rows, 0.0);
+void Engine::gram(int rows, const GramRequest& request) {
   Frame frame;
-  frame.gram = gram;
-  frame.gramRows = rows;
-  frame.gramWeights = p;
+  ask(request, rows, frame);
   backend_->run(Step{Gram{0, parameters()}}, frame);
 }
 
@@ -366,7 +364,7 @@ std::vector<float> Engine::jacobianOf(JacobianOf what) {
       }
     }
   }
-  jacobian(cotangents, m, nullptr, nullptr);
+  jacobian(cotangents, m, {});
   const std::int64_t n = parameters();
   std::vector<float> result(static_cast<std::size_t>(std::int64_t{batch} * m * n));
   for (int b = 0; b < batch; ++b) {

@@ -66,10 +66,9 @@ class Engine final : public Objective {
   int batch() const override { return batch_; }
   Backend& backend() override { return *backend_; }
   void forward(std::vector<double>& logits) override;
-  void jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
-                double* gram) override;
+  void jacobian(const std::vector<double>& cotangents, int rows, const GramRequest& gram) override;
   void gradient(const std::vector<double>& cotangents) override;
-  void gram(int rows, const StateArray* p, double* gram) override;
+  void gram(int rows, const GramRequest& request) override;
 
  private:
   struct CachedPlan {
@@ -88,6 +87,8 @@ class Engine final : public Objective {
   bool checkTokens(const float* blocks, int batch, int tokens) const;
   void runForward(bool training, std::vector<double>& logits);
   void reserveGram(std::int64_t rows);
+  /// `frame` asks for the Gram matrix of its first `rows` Jacobian rows.
+  void ask(const GramRequest& request, int rows, Frame& frame);
   void requireForward(const char* what) const;
 
   std::unique_ptr<Backend> backend_;

@@ -11,6 +11,14 @@
 
 namespace loko {
 
+/// A Gram matrix V diag(p) V^T that is wanted, with V = [factor; G].
+struct GramRequest {
+  double* values = nullptr;             // [r + k, r + k] host; null: none is wanted
+  const StateArray* weights = nullptr;  // p; null: all ones
+  const StateArray* factor = nullptr;   // [r, n]; null: V = G
+  int factorRows = 0;                   // r
+};
+
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -24,19 +32,18 @@ class Objective {
   /// logits [B, m].
   virtual void forward(std::vector<double>& logits) = 0;
 
-  /// Fills rows 0..rows*B-1 of the Jacobian space with G = V J, J = d logits / d theta [m, n].
-  /// cotangents V [rows, B, m]; row c*B + b of G belongs to cotangent c of sample b. When `gram` is
-  /// given, [rows*B, rows*B], it receives G diag(p) G^T (p null: all ones).
+  /// Fills the k = rows*B first rows of the Jacobian space with G = Y J, J = d logits / d theta [m, n].
+  /// cotangents Y [rows, B, m]; row c*B + b of G belongs to cotangent c of sample b.
   /// Needs forward() at the same theta before.
-  virtual void jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
-                        double* gram) = 0;
+  virtual void jacobian(const std::vector<double>& cotangents, int rows,
+                        const GramRequest& gram) = 0;
 
   /// Row 0 of the Jacobian space becomes the sum over samples of cotangents[b] J_b; cotangents [B,
   /// m].
   virtual void gradient(const std::vector<double>& cotangents) = 0;
 
-  /// Recomputes G diag(p) G^T of the stored rows for another p.
-  virtual void gram(int rows, const StateArray* p, double* gram) = 0;
+  /// A Gram matrix of the k = rows stored rows.
+  virtual void gram(int rows, const GramRequest& request) = 0;
 };
 
 }  // namespace loko

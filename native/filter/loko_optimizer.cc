@@ -307,8 +307,8 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   const std::size_t k = static_cast<std::size_t>(basis_.rows);
   result.rows = basis_.rows;
   gram_.assign(k * k, 0);
-  objective.jacobian(basis_.vectors, basis_.rows, state_.started ? state_.p.get() : nullptr,
-                     gram_.data());
+  objective.jacobian(basis_.vectors, basis_.rows,
+                     {gram_.data(), state_.started ? state_.p.get() : nullptr});
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
   bool zero = true;
   for (std::size_t i = 0; i < k; ++i) zero = zero && gram_[i * (k + 1)] == 0;
@@ -456,6 +456,7 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
   update.rows = basis_.rows;
   update.gain = gain_.gain.data();
   update.root = gain_.root.data();
+  update.rootRows = basis_.rows;
   update.rule = options_.covariance == Covariance::kVdekf ? CovarianceRule::kVariationalDecoupled
                                                           : CovarianceRule::kFullyDecoupled;
   update.floor = options_.pMinRatio * state_.p0Smallest;
@@ -473,7 +474,7 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
 /// p+ those after it. Unbiased, and positive semidefinite by construction. A posterior forward that
 /// is not finite leaves R as it was.
 void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets& targets) {
-  objective.gram(basis_.rows, state_.p.get(), gram_.data());
+  objective.gram(basis_.rows, {gram_.data(), state_.p.get()});
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
   observe(posterior_, targets, residual_);

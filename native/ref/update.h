@@ -6,34 +6,51 @@
 
 namespace loko::ref {
 
-/// sum over columns c of [begin, end) of G[i, c] weights[c] G[j, c]; weights null: ones.
+/// Rows of a factor, then rows of the Jacobian, as one matrix [rows, n].
 template <class T>
-T gramEntry(const Memory<T>& memory, std::int64_t i, std::int64_t j, std::int64_t begin,
-            std::int64_t end, const T* weights) {
-  const T* left = memory.jacobian.data() + i * memory.parameters;
-  const T* right = memory.jacobian.data() + j * memory.parameters;
-  T sum(0);
-  for (std::int64_t c = begin; c < end; ++c) {
-    sum += weights != nullptr ? left[c] * weights[c] * right[c] : left[c] * right[c];
+class StackedRows {
+ public:
+  StackedRows(const StateArray* factor, int factorRows, const Memory<T>& memory, int jacobianRows)
+      : jacobian_(memory.jacobian.data()), n_(memory.parameters), factorRows_(factorRows) {
+    LOKO_CHECK(jacobianRows * n_ <= static_cast<std::int64_t>(memory.jacobian.size()),
+               "rows beyond the end of the Jacobian");
+    if (factor == nullptr) return;
+    const std::vector<T>& values = dynamic_cast<const State<T>&>(*factor).values;
+    LOKO_CHECK(static_cast<std::int64_t>(values.size()) == factorRows * n_,
+               "a factor has another size");
+    factor_ = values.data();
   }
-  return sum;
-}
+  T at(int row, std::int64_t column) const {
+    return row < factorRows_ ? factor_[row * n_ + column]
+                             : jacobian_[(row - factorRows_) * n_ + column];
+  }
+
+ private:
+  const T* jacobian_;
+  const T* factor_ = nullptr;
+  std::int64_t n_;
+  int factorRows_;
+};
 
 template <class T>
 void run(const Gram& op, const Frame& frame, Memory<T>& memory) {
   if (frame.gram == nullptr) return;
-  LOKO_CHECK(
-      op.begin >= 0 && op.begin <= op.end && op.end <= memory.parameters &&
-          frame.gramRows * memory.parameters <= static_cast<std::int64_t>(memory.jacobian.size()),
-      "columns or rows beyond the end of the Jacobian");
+  LOKO_CHECK(op.begin >= 0 && op.begin <= op.end && op.end <= memory.parameters,
+             "columns beyond the end of the Jacobian");
+  const StackedRows<T> rows(frame.factor, frame.factorRows, memory, frame.gramRows);
   const T* weights = nullptr;
   if (frame.gramWeights != nullptr) {
     weights = dynamic_cast<const State<T>&>(*frame.gramWeights).values.data();
   }
-  for (int i = 0; i < frame.gramRows; ++i) {
-    for (int j = 0; j < frame.gramRows; ++j) {
-      frame.gram[i * frame.gramRows + j] +=
-          static_cast<double>(gramEntry(memory, i, j, op.begin, op.end, weights));
+  const int size = frame.gramSize();
+  for (int i = 0; i < size; ++i) {
+    for (int j = 0; j < size; ++j) {
+      T sum(0);
+      for (std::int64_t c = op.begin; c < op.end; ++c) {
+        const T weight = weights != nullptr ? weights[c] : T(1);
+        sum += rows.at(i, c) * weight * rows.at(j, c);
+      }
+      frame.gram[i * size + j] += static_cast<double>(sum);
     }
   }
 }
@@ -46,31 +63,44 @@ void predictCovariance(std::vector<T>& p, double gamma2, double q, double pMax) 
   }
 }
 
-/// theta and p move together, one column of G at a time: both read p as it was before the update.
+template <class T>
+T dotColumn(const double* coefficients, const std::vector<T>& column) {
+  T sum(0);
+  for (std::size_t j = 0; j < column.size(); ++j) sum += T(coefficients[j]) * column[j];
+  return sum;
+}
+
+/// theta, p and the factor move together, one column at a time: all read what was there before the update.
 template <class T>
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, std::vector<T>& p, Memory<T>& memory) {
   const std::int64_t n = memory.parameters;
-  const int k = update.rows;
   LOKO_CHECK(static_cast<std::int64_t>(p.size()) == n &&
-                 static_cast<std::int64_t>(memory.theta.size()) >= n &&
-                 k * n <= static_cast<std::int64_t>(memory.jacobian.size()),
+                 static_cast<std::int64_t>(memory.theta.size()) >= n,
              "p, theta and the Jacobian have different numbers of parameters");
+  const StackedRows<T> rows(update.factor, update.factorRows, memory, update.rows);
+  T* factor =
+      update.factor != nullptr ? dynamic_cast<State<T>&>(*update.factor).values.data() : nullptr;
+  const int width = update.width();
+  std::vector<T> column(static_cast<std::size_t>(width));
   KalmanUpdateResult result;
   for (std::int64_t c = 0; c < n; ++c) {
-    const T* column = memory.jacobian.data() + c;
-    T step(0), q(0);
-    for (int i = 0; i < k; ++i) {
-      step += column[i * n] * T(update.gain[i]);
-      T whitened(0);
-      for (int j = 0; j < k; ++j) whitened += T(update.root[i * k + j]) * column[j * n];
+    for (int i = 0; i < width; ++i) column[static_cast<std::size_t>(i)] = rows.at(i, c);
+    T q(0);
+    for (int i = 0; i < update.rootRows; ++i) {
+      const T whitened = dotColumn(update.root + std::int64_t{i} * width, column);
       q += whitened * whitened;
     }
-    memory.theta[c] += p[c] * step;
+    memory.theta[c] += p[c] * dotColumn(update.gain, column);
     T next = update.rule == CovarianceRule::kFullyDecoupled ? p[c] * (T(1) - p[c] * q)
                                                             : p[c] / (T(1) + p[c] * q);
     if (next < T(update.floor)) {
       next = T(update.floor);
       ++result.floored;
+    }
+    for (int i = 0; i < update.factorRows; ++i) {
+      const T carried = dotColumn(update.carry + std::int64_t{i} * width, column);
+      const bool dual = i >= update.factorRows - update.dualRows;
+      factor[i * n + c] = dual ? carried * (p[c] / next) : carried;
     }
     p[c] = next;
 

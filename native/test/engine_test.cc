@@ -143,8 +143,8 @@ TEST_CASE("the Gram matrix taken during backward is that of the stored rows") {
     for (int i = 0; i < m; ++i) identity[static_cast<std::size_t>(i * m + i)] = 1;
     const auto p = engine->backend().makeState(engine->parameters(), 0.25);
     std::vector<double> during(identity.size()), after(identity.size());
-    engine->jacobian(identity, m, p.get(), during.data());
-    engine->gram(m, p.get(), after.data());
+    engine->jacobian(identity, m, {during.data(), p.get()});
+    engine->gram(m, {after.data(), p.get()});
     const std::int64_t n = engine->parameters();
     std::vector<float> rows(static_cast<std::size_t>(m * n));
     engine->backend().read(Space::kJacobian, 0, rows.data(), m * n);
@@ -220,7 +220,7 @@ TEST_CASE("a gradient takes no Gram workspace, a Jacobian as much as its rows ne
 
   logitsOf(*engine, input, 1);
   std::vector<double> gram(9);
-  engine->jacobian(std::vector<double>(std::size_t{3} * 40, 0.5), 3, nullptr, gram.data());
+  engine->jacobian(std::vector<double>(std::size_t{3} * 40, 0.5), 3, {gram.data()});
   CHECK(mostGramRows() >= 3);
   CHECK(mostGramRows() <= 16);
 }

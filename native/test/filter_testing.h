@@ -182,13 +182,13 @@ class FormulaObjective : public Objective {
     }
   }
 
-  void jacobian(const std::vector<double>& cotangents, int rows, const StateArray* p,
-                double* result) override {
+  void jacobian(const std::vector<double>& cotangents, int rows,
+                const GramRequest& request) override {
     REQUIRE(batch_ == 1);
     Matrix v(rows, outputs_);
     v.values = cotangents;
     writeRows(v * differentiate(0, theta()));
-    if (result != nullptr) gram(rows, p, result);
+    if (request.values != nullptr) gram(rows, request);
   }
 
   void gradient(const std::vector<double>& cotangents) override {
@@ -202,13 +202,15 @@ class FormulaObjective : public Objective {
     writeRows(sum);
   }
 
-  void gram(int rows, const StateArray* p, double* result) override {
-    std::fill(result, result + rows * rows, 0.0);
+  void gram(int rows, const GramRequest& request) override {
     Frame frame;
     frame.rows = rows;
-    frame.gramWeights = p;
-    frame.gram = result;
+    frame.gramWeights = request.weights;
+    frame.gram = request.values;
     frame.gramRows = rows;
+    frame.factor = request.factor;
+    frame.factorRows = request.factorRows;
+    std::fill_n(request.values, frame.gramSize() * frame.gramSize(), 0.0);
     backend_->run(Step(Gram{0, parameters_}), frame);
   }
 

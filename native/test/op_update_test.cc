@@ -112,6 +112,18 @@ struct Loaded {
   std::unique_ptr<StateArray> p;
 };
 
+/// A square root and no factor.
+KalmanUpdate updateOf(int rows, const double* gain, const double* root, CovarianceRule rule,
+                      double floor) {
+  KalmanUpdate update;
+  update.rows = update.rootRows = rows;
+  update.gain = gain;
+  update.root = root;
+  update.rule = rule;
+  update.floor = floor;
+  return update;
+}
+
 std::vector<double> gramOf(Loaded& loaded, const Problem& problem, bool weighted,
                            const std::vector<Gram>& parts) {
   std::vector<double> gram(static_cast<std::size_t>(problem.rows * problem.rows), 0.0);
@@ -123,6 +135,19 @@ std::vector<double> gramOf(Loaded& loaded, const Problem& problem, bool weighted
     withoutAllocation(loaded.candidate, [&] { loaded.backend->run(part, frame); });
   }
   return gram;
+}
+
+/// sum over columns c of [begin, end) of G[i, c] weights[c] G[j, c]; weights null: ones.
+template <class T>
+T gramEntry(const ref::Memory<T>& memory, std::int64_t i, std::int64_t j, std::int64_t begin,
+            std::int64_t end, const T* weights) {
+  const T* left = memory.jacobian.data() + i * memory.parameters;
+  const T* right = memory.jacobian.data() + j * memory.parameters;
+  T sum(0);
+  for (std::int64_t c = begin; c < end; ++c) {
+    sum += weights != nullptr ? left[c] * weights[c] * right[c] : left[c] * right[c];
+  }
+  return sum;
 }
 
 /// Lower-triangular inverse of the Cholesky factor of G diag(p) G^T + I, as a filter would pass it,
@@ -140,7 +165,7 @@ std::vector<double> whitening(const Problem& problem) {
   };
   for (int j = 0; j < k; ++j) {
     for (int i = j; i < k; ++i) {
-      double sum = ref::gramEntry(memory, i, j, 0, problem.n, p.data()) + (i == j ? 1 : 0);
+      double sum = gramEntry(memory, i, j, 0, problem.n, p.data()) + (i == j ? 1 : 0);
       for (int c = 0; c < j; ++c) sum -= l(i, c) * l(j, c);
       l(i, j) = i == j ? std::sqrt(sum) : sum / l(j, j);
     }
@@ -175,7 +200,7 @@ TEST_CASE("Gram adds up G diag(p) G^T over column ranges, both triangles, for an
         for (int j = 0; j <= i; ++j) {
           expected[static_cast<std::size_t>(i * rows + j)] =
               expected[static_cast<std::size_t>(j * rows + i)] =
-                  ref::gramEntry(memory, i, j, 0, n, weighted ? p.data() : nullptr);
+                  gramEntry(memory, i, j, 0, n, weighted ? p.data() : nullptr);
         }
       }
       for (const Candidate& candidate : candidates()) {
@@ -209,8 +234,8 @@ TEST_CASE("Gram and kalmanUpdate work with any number of rows up to the one prep
 
       const std::vector<double> gain(static_cast<std::size_t>(rows), 0.125);
       const std::vector<double> root(static_cast<std::size_t>(rows * rows), 0.0625);
-      const KalmanUpdate update{rows, gain.data(), root.data(),
-                                CovarianceRule::kVariationalDecoupled, 1e-9};
+      const KalmanUpdate update =
+          updateOf(rows, gain.data(), root.data(), CovarianceRule::kVariationalDecoupled, 1e-9);
       exact.kalmanUpdate(update);
       roomy.kalmanUpdate(update);
       CHECK(roomy.theta() == exact.theta());
@@ -254,7 +279,8 @@ TEST_CASE("kalmanUpdate moves theta and p by both rules, and does so for any num
     const std::vector<double> gain(drawn.begin(), drawn.end());
     for (const CovarianceRule rule :
          {CovarianceRule::kFullyDecoupled, CovarianceRule::kVariationalDecoupled}) {
-      const KalmanUpdate update{rows, gain.data(), root.data(), rule, std::ldexp(1.0, -40)};
+      const KalmanUpdate update =
+          updateOf(rows, gain.data(), root.data(), rule, std::ldexp(1.0, -40));
       ref::Memory<Bound> memory = problem.memory<Bound>();
       std::vector<Bound> p = problem.covariance<Bound>();
       const KalmanUpdateResult expected = ref::kalmanUpdate(update, p, memory);
@@ -307,7 +333,7 @@ TEST_CASE("kalmanUpdate floors p at p_min and counts the entries that it caught"
         problem.p[i] = i % 10 == 0 ? 1.0f : i % 10 == 1 ? std::ldexp(1.0f, -10) : 0.5f;
       }
       const double one = 1, floor = std::ldexp(1.0, -8);
-      KalmanUpdate update{1, &one, &one, CovarianceRule::kFullyDecoupled, floor};
+      KalmanUpdate update = updateOf(1, &one, &one, CovarianceRule::kFullyDecoupled, floor);
       Loaded first(candidate, threads, problem);
       KalmanUpdateResult result = first.kalmanUpdate(update);
       CHECK(result.floored == 20000);
