@@ -261,7 +261,8 @@ export interface NativeLokoOptions {
   trustRegion?: number;
   p0?: "auto" | number | { a: number; b: number; head: number };
   tau?: number;
-  covariance?: "fdekf" | "vdekf";
+  covariance?: "fdekf" | "vdekf" | "lofi";
+  covarianceRank?: number;
   update?: "linear" | "iterated";
   gain?: "fixed" | "adaptive";
 }

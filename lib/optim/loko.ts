@@ -88,16 +88,24 @@ export interface LoKOOptions {
    * Default `"auto"`.
    */
   p0?: "auto" | number | { readonly loraA: number; readonly loraB: number; readonly head: number };
-  /** Factor τ of `p0: "auto"`, > 0. Default 3 for `"categorical"` with `gain: "fixed"`, 1 otherwise. */
+  /** Factor τ of `p0: "auto"`, > 0. Default 3 for `"categorical"` with `update: "linear"`, 1 otherwise. */
   tau?: number;
   /**
-   * How p shrinks: `"fdekf"` p ← p − p²·diag(HᵀS⁻¹H), the paper's; `"vdekf"` 1/p ← 1/p + diag(HᵀR⁻¹H),
-   * never larger. Default `"fdekf"`.
+   * What the filter remembers of the covariance. Default `"lofi"` for `"categorical"` with `update:
+   * "iterated"`, `"fdekf"` otherwise.
+   * - `"fdekf"`: its diagonal p, p ← p − p²·diag(HᵀS⁻¹H), the paper's.
+   * - `"vdekf"`: its diagonal, 1/p ← 1/p + diag(HᵀR⁻¹H), never larger.
+   * - `"lofi"`: (diag(1/p) + WᵀW)⁻¹ with `covarianceRank` rows of W (LO-FI, arXiv 2305.19535): the directions that
+   *   the samples determined best, with their correlations; the rest goes to 1/p. Memory and time of a step
+   *   grow by `covarianceRank` numbers a parameter. Takes no process noise.
    */
-  covariance?: "fdekf" | "vdekf";
+  covariance?: "fdekf" | "vdekf" | "lofi";
+  /** Rows of W of `covariance: "lofi"`, 1 to 256. Default 16. */
+  covarianceRank?: number;
   /**
-   * Where the likelihood of `"categorical"` is linearised. Default `"linear"`, or `"iterated"` with `gain:
-   * "adaptive"`, which needs it. The other observations have no `"iterated"`.
+   * Where the likelihood of `"categorical"` is linearised. Default `"iterated"`, or `"linear"` where
+   * `processNoise`, `processNoiseRatio`, `gamma` or `trustRegion` is given. The other observations have `"linear"`
+   * only.
    * - `"linear"`: at the prediction, as an extended Kalman filter does. A confident error overshoots, and
    *   the trust region holds it.
    * - `"iterated"`: at the mode of the posterior, found by Newton steps between the k directions without
@@ -105,11 +113,11 @@ export interface LoKOOptions {
    */
   update?: "linear" | "iterated";
   /**
-   * Who says how plastic the filter is. Default `"fixed"`, or `"adaptive"` with `update: "iterated"`.
-   * - `"fixed"`: p only falls, but for the process noise given.
-   * - `"adaptive"`: p also grows while errors come back where the model predicts the same, and falls when
-   *   they turn around or when p promises more than the samples confirm (docs/filter.md). Better on streams
-   *   that drift away from what the model knows, too calm where a new head knows nothing yet.
+   * Who says how plastic the filter is. Default `"adaptive"` with `update: "iterated"`, which it needs, `"fixed"`
+   * otherwise.
+   * - `"fixed"`: the covariance only falls, but for the process noise given.
+   * - `"adaptive"`: the covariance also grows while larger steps would have predicted better, and falls while
+   *   smaller ones would have (docs/filter.md). One more number of memory a parameter.
    */
   gain?: "fixed" | "adaptive";
 }
@@ -198,7 +206,8 @@ function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions 
     trustRegion: positiveOrInfinite,
     p0: either(either(oneOf("auto"), nonNegativeNumber), variancePerGroup),
     tau: positiveNumber,
-    covariance: oneOf("fdekf", "vdekf"),
+    covariance: oneOf("fdekf", "vdekf", "lofi"),
+    covarianceRank: integerIn(1, 256),
     update: oneOf("linear", "iterated"),
     gain: oneOf("fixed", "adaptive"),
   });
@@ -206,14 +215,31 @@ function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions 
   const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;
   const classified = ownNoise === undefined ? "categorical" : "softmax";
   const observation = same.observation ?? (isRegression ? "regression" : classified);
-  const update = same.update ?? (same.gain === "adaptive" ? "iterated" : undefined);
   return definedOnly<NativeLokoOptions>({
     ...same,
+    ...categoricalDefaults(given, observation),
     observation,
-    update,
-    gain: same.gain ?? (update === "iterated" ? "adaptive" : undefined),
     q: processNoise,
     qRatio: processNoiseRatio,
     p0: typeof p0 === "object" ? { a: p0.loraA, b: p0.loraB, head: p0.head } : p0,
   });
+}
+
+/**
+ * Of a categorical observation: the iterated update, and with it an adaptive gain and a low-rank covariance. Who
+ * gives an option of the linear filter (a trust region, process noise) has that one.
+ */
+function categoricalDefaults(
+  { update, gain, covariance, processNoise, processNoiseRatio, gamma, trustRegion }: LoKOOptions,
+  observation: LoKOOptions["observation"],
+): Pick<LoKOOptions, "update" | "gain" | "covariance"> {
+  if (observation !== "categorical") return {};
+  const noise = processNoise ?? processNoiseRatio ?? gamma;
+  const linear = gain !== "adaptive" && (noise ?? trustRegion) !== undefined;
+  if ((update ?? (linear ? "linear" : "iterated")) === "linear") return {};
+  return {
+    update: "iterated",
+    gain: gain ?? "adaptive",
+    covariance: covariance ?? (noise === undefined ? "lofi" : "fdekf"),
+  };
 }

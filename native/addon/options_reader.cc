@@ -23,8 +23,8 @@ constexpr std::pair<const char*, NoiseMode> kNoiseModes[] = {{"ema", NoiseMode::
                                                              {"model", NoiseMode::kModel},
                                                              {"residual", NoiseMode::kResidual},
                                                              {"fixed", NoiseMode::kFixed}};
-constexpr std::pair<const char*, Covariance> kCovariances[] = {{"fdekf", Covariance::kFdekf},
-                                                               {"vdekf", Covariance::kVdekf}};
+constexpr std::pair<const char*, Covariance> kCovariances[] = {
+    {"fdekf", Covariance::kFdekf}, {"vdekf", Covariance::kVdekf}, {"lofi", Covariance::kLowRank}};
 constexpr std::pair<const char*, Update> kUpdates[] = {{"linear", Update::kLinear},
                                                        {"iterated", Update::kIterated}};
 constexpr std::pair<const char*, Gain> kGains[] = {{"fixed", Gain::kFixed},
@@ -125,6 +125,14 @@ LokoOptions readLokoOptions(const PropertyReader& spec) {
   }
   if (spec.has("noise")) options.noise = readChoice(spec, "noise", kNoiseModes);
   if (spec.has("covariance")) options.covariance = readChoice(spec, "covariance", kCovariances);
+  if (spec.has("covarianceRank")) {
+    if (options.covariance != Covariance::kLowRank) {
+      throw Error(
+          ErrorCode::kOption,
+          "LoKO: covarianceRank belongs to covariance \"lofi\"; leave it out with any other.");
+    }
+    options.covarianceRank = static_cast<int>(spec.number("covarianceRank"));
+  }
   if (spec.has("update")) options.update = readChoice(spec, "update", kUpdates);
   if (spec.has("gain")) options.gain = readChoice(spec, "gain", kGains);
   optional("beta", options.beta);

@@ -54,7 +54,7 @@ enum class CovarianceRule : std::uint8_t {
 
 /// With V = [factor; G], factor [r, n] and G [k, n]: theta += p * (V^T gain);  q = column sums of
 /// (root V)^2;  p <- rule(p, q), then max(p, floor);  factor <- carry V, its last `dualRows` rows also times
-/// p / (new p). All of it sees V, p as they were before.
+/// p / (new p) where that is not 0 / 0. All of it sees V, p as they were before.
 struct KalmanUpdate {
   int rows = 0;                   // k: rows 0..k-1 of the Jacobian space
   StateArray* factor = nullptr;   // null: V = G

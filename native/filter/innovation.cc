@@ -190,7 +190,7 @@ bool solveGain(const CotangentBasis& basis, const std::vector<double>& scaledGra
   solveUpper(factor, k, result.gain.data());
   for (std::size_t i = 0; i < result.gain.size(); ++i) result.gain[i] *= basis.scale[i];
 
-  if (covariance == Covariance::kVdekf && !factorWithJitter(noise, k, factor, result.jitter)) {
+  if (covariance != Covariance::kFdekf && !factorWithJitter(noise, k, factor, result.jitter)) {
     return false;
   }
   scaledRoot(factor, basis, result.root);
@@ -220,7 +220,7 @@ bool solveCategoricalGain(const CotangentBasis& basis, const std::vector<double>
   solveLower(factor, k, pulled.data());
   result.nis = meanSquare(pulled);
 
-  if (covariance == Covariance::kVdekf) {
+  if (covariance != Covariance::kFdekf) {
     result.root.assign(square(k), 0);
     for (int i = 0; i < k; ++i) {
       result.root[static_cast<std::size_t>(i) * (k + 1)] = basis.scale[static_cast<std::size_t>(i)];

@@ -64,9 +64,13 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
   r0_ = options_.r0.value_or(0.1);
   trustRegion_ = options_.trustRegion.value_or(defaultTrustRegion(options_));
   if (estimatesNoise()) state_.noise.start(outputs, r0_);
-  if (options_.gain == Gain::kAdaptive) state_.gain.start(outputs);
+  lowRank_ = LowRank(options_.covariance == Covariance::kLowRank ? options_.covarianceRank : 0,
+                     options_.gain == Gain::kAdaptive);
 
   state_.p = backend.makeState(parameters, 0);
+  if (lowRank_.factorRows() > 0) {
+    state_.factor = backend.makeState(lowRank_.factorRows() * parameters, 0);
+  }
   const InitialCovariance& p0 = options_.p0;
   if (p0.kind == InitialCovariance::Kind::kUniform) {
     start(backend, asStored(p0.value), asStored(p0.value));
@@ -250,7 +254,7 @@ double LokoOptimizer::automaticVariance() const {
     squares += factor * factor * gram_[i * (k + 1)];
   }
   const bool plastic =
-      options_.observation == Observation::kCategorical && options_.gain == Gain::kFixed;
+      options_.observation == Observation::kCategorical && options_.update == Update::kLinear;
   const double tau = options_.p0.tau.value_or(plastic ? 3.0 : 1.0);
   return asStored(tau * numerator / (scale * squares));
 }
@@ -293,6 +297,7 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   if (options_.gain == Gain::kAdaptive) state_.gain.visitState(visitor);
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
   visitor.array("p", *state_.p);
+  if (state_.factor != nullptr) visitor.array("factor", *state_.factor);
 }
 
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
@@ -304,12 +309,11 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
       result.loss += e * e / static_cast<double>(innovation_.size());
   }
   chooseBasis();
-  const std::size_t k = static_cast<std::size_t>(basis_.rows);
   result.rows = basis_.rows;
-  gram_.assign(k * k, 0);
-  objective.jacobian(basis_.vectors, basis_.rows,
-                     {gram_.data(), state_.started ? state_.p.get() : nullptr});
+  objective.jacobian(basis_.vectors, basis_.rows, gramRequest());
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
+  if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return SkipReason::kFactorisationFailed;
+  const std::size_t k = static_cast<std::size_t>(basis_.rows);
   bool zero = true;
   for (std::size_t i = 0; i < k; ++i) zero = zero && gram_[i * (k + 1)] == 0;
   if (zero) return SkipReason::kZeroJacobian;
@@ -347,21 +351,18 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   return SkipReason::kNone;
 }
 
+/// Room for the Gram matrix of a step, and what it is of.
+GramRequest LokoOptimizer::gramRequest() {
+  const std::size_t width = static_cast<std::size_t>(basis_.rows + lowRank_.factorRows());
+  gram_.resize(width * width);
+  // Before the first step the automatic p0 is open and the factor is 0.
+  return {gram_.data(), state_.started ? state_.p.get() : nullptr, state_.factor.get(),
+          lowRank_.factorRows()};
+}
+
 /// The prior variance of the next step.
 void LokoOptimizer::predictNext(Backend& backend) {
-  double factor = options_.gamma * options_.gamma, added = processNoise();
-  if (options_.gain == Gain::kAdaptive) {
-    const double mean = state_.summary.mean;
-    const CovarianceChange change =
-        state_.gain.observe(pi_, innovation_, evidence_, mean / state_.p0);
-    factor *= change.factor;
-    // A variance of 0 freezes a parameter: nothing is added then.
-    if (state_.p0Smallest > 0) {
-      added += change.share * mean;
-    } else {
-      factor *= 1 + change.share;
-    }
-  }
+  const double factor = options_.gamma * options_.gamma * growth_, added = processNoise();
   if (factor == 1 && added == 0) return;
   const double cap = largestAllowed();
   backend.predictCovariance(*state_.p, factor, saturated(added), saturated(cap));
@@ -372,7 +373,35 @@ SkipReason LokoOptimizer::solveSafely(StepResult& result) {
   if (!(state_.largest <= kLargest) || !allFinite(gram_)) return SkipReason::kNonFiniteGain;
   if (!solve(result)) return SkipReason::kFactorisationFailed;
   if (!isSane(gain_.gain) || !isSane(gain_.root)) return SkipReason::kNonFiniteGain;
-  return holdInTrustRegion(result) ? SkipReason::kNone : SkipReason::kNonFiniteGain;
+  if (!holdInTrustRegion(result)) return SkipReason::kNonFiniteGain;
+  return planUpdate() ? SkipReason::kNone : SkipReason::kNonFiniteGain;
+}
+
+/// Everything that the backend's update takes. The gain of the next step is a candidate until apply().
+bool LokoOptimizer::planUpdate() {
+  nextGain_ = state_.gain;
+  growth_ = 1;
+  if (options_.gain == Gain::kAdaptive) {
+    double slope = 0;  // e^T dz/dc: e is in the span of U
+    for (std::size_t i = 0; i < sensitivity_.size(); ++i) {
+      slope += projectedInnovation_[i] * sensitivity_[i];
+    }
+    growth_ = nextGain_.observe(slope);
+  }
+  update_ = {};
+  update_.rule = options_.covariance == Covariance::kFdekf ? CovarianceRule::kFullyDecoupled
+                                                           : CovarianceRule::kVariationalDecoupled;
+  update_.floor = options_.pMinRatio * state_.p0Smallest;
+  update_.factor = state_.factor.get();
+  if (!lowRank_.plan({gain_.gain, gain_.root, response_, growth_, AdaptiveGain::kMemory},
+                     update_)) {
+    return false;
+  }
+  const auto sane = [](const double* values, int count) {
+    return std::all_of(values, values + count, [](double v) { return std::fabs(v) <= kLargest; });
+  };
+  return sane(update_.gain, update_.width()) &&
+         sane(update_.carry, update_.factorRows * update_.width());
 }
 
 bool LokoOptimizer::solve(StepResult& result) {
@@ -421,8 +450,9 @@ bool LokoOptimizer::solveCategorical(StepResult& result) {
     return false;
   }
   return options_.update == Update::kLinear ||
-         solvePosteriorMode({result.logits, label_}, basis_, gram_, options_.covariance, gain_,
-                            evidence_);
+         solvePosteriorMode({result.logits, label_}, basis_, gram_, options_.covariance,
+                            options_.gain == Gain::kAdaptive ? &sensitivity_ : nullptr, gain_,
+                            response_);
 }
 
 /// Scales the gain; false when the change of some parameter could be out of range.
@@ -452,15 +482,8 @@ bool LokoOptimizer::holdInTrustRegion(StepResult& result) {
 }
 
 void LokoOptimizer::apply(Backend& backend, StepResult& result) {
-  KalmanUpdate update;
-  update.rows = basis_.rows;
-  update.gain = gain_.gain.data();
-  update.root = gain_.root.data();
-  update.rootRows = basis_.rows;
-  update.rule = options_.covariance == Covariance::kVdekf ? CovarianceRule::kVariationalDecoupled
-                                                          : CovarianceRule::kFullyDecoupled;
-  update.floor = options_.pMinRatio * state_.p0Smallest;
-  const KalmanUpdateResult done = backend.kalmanUpdate(update, *state_.p);
+  const KalmanUpdateResult done = backend.kalmanUpdate(update_, *state_.p);
+  state_.gain = nextGain_;
   if (noiseMode_ == NoiseMode::kEma) state_.noise.commit();
   state_.summary = {done.sum / static_cast<double>(state_.p->size()), done.min, done.max};
   state_.largest = done.max;
@@ -470,13 +493,14 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
   result.p = state_.summary;
 }
 
-/// R <- beta R + (1 - beta)(e+ e+^T + H diag(p+) H^T): H and its basis are those of the step, e+ and
+/// R <- beta R + (1 - beta)(e+ e+^T + H Sigma+ H^T): H and its basis are those of the step, e+ and
 /// p+ those after it. Unbiased, and positive semidefinite by construction. A posterior forward that
 /// is not finite leaves R as it was.
 void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets& targets) {
-  objective.gram(basis_.rows, {gram_.data(), state_.p.get()});
+  objective.gram(basis_.rows, gramRequest());
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
+  if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return;
   observe(posterior_, targets, residual_);
   scaleGram(basis_, gram_, scaledGram_);
   state_.noise.propose(beta_, basis_, residual_, scaledGram_);

@@ -1,7 +1,7 @@
 #pragma once
 
-// The Low-Rank Kalman Optimizer: an extended Kalman filter with a diagonal covariance p over the
-// parameters theta (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551). One sample per step.
+// The Low-Rank Kalman Optimizer: an extended Kalman filter over the parameters theta (Abdi, Sun, Zhang, Kaski,
+// Pan, arXiv 2410.11551) with a covariance that is diagonal or diagonal plus low rank. One sample per step.
 
 #include <cstdint>
 #include <memory>
@@ -10,6 +10,7 @@
 #include "filter/adaptive_gain.h"
 #include "filter/innovation.h"
 #include "filter/loko_options.h"
+#include "filter/low_rank.h"
 #include "filter/optimizer.h"
 #include "filter/posterior_mode.h"
 #include "filter/spectrum.h"
@@ -21,8 +22,9 @@ struct LokoState {
   /// The prior variance of the NEXT step: process noise is added at the end of a step, which equals
   /// adding it at the start of the next one and leaves a skipped step nothing to undo.
   std::unique_ptr<StateArray> p;
-  ObservationNoise noise;     // R; unused for kModel, kFixed and categorical
-  AdaptiveGain gain;          // unused for Gain::kFixed
+  std::unique_ptr<StateArray> factor;  // [r, n], filter/low_rank.h; null where r is 0
+  ObservationNoise noise;              // R; unused for kModel, kFixed and categorical
+  AdaptiveGain gain;                   // unused for Gain::kFixed
   bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
@@ -68,6 +70,8 @@ class LokoOptimizer : public Optimizer {
   SkipReason solveSafely(StepResult& result);
   bool solve(StepResult& result);
   bool solveCategorical(StepResult& result);
+  bool planUpdate();
+  GramRequest gramRequest();
   bool holdInTrustRegion(StepResult& result);
   void apply(Backend& backend, StepResult& result);
   void predictNext(Backend& backend);
@@ -83,8 +87,13 @@ class LokoOptimizer : public Optimizer {
   std::vector<double> change_, posterior_, residual_;
   SoftmaxSpectrum spectrum_;
   CotangentBasis basis_;
+  LowRank lowRank_;
+  std::vector<double> sensitivity_,
+      response_;  // U^T dz/dc, and the b of the step: filter/posterior_mode.h
   KalmanGain gain_;
-  Evidence evidence_;
+  KalmanUpdate update_;
+  AdaptiveGain nextGain_;
+  double growth_ = 1;  // factor of the covariance after this step
   int label_ = 0;
 };
 

@@ -10,6 +10,8 @@
 namespace loko {
 namespace {
 
+constexpr int kMostCovarianceRank = 256;
+
 [[noreturn]] void fail(const std::string& message) {
   throw Error(ErrorCode::kOption, message);
 }
@@ -94,7 +96,19 @@ void validateUpdate(const LokoOptions& options) {
     fail(
         "Option gain \"adaptive\" needs the categorical observation with update \"iterated\", "
         "whose "
-        "evidence it follows. Leave it out, or set both.");
+        "likelihood it follows. Leave it out, or set both.");
+  }
+}
+
+void validateCovariance(const LokoOptions& options) {
+  if (options.covariance != Covariance::kLowRank) return;
+  require(options.covarianceRank >= 1 && options.covarianceRank <= kMostCovarianceRank,
+          "covarianceRank", options.covarianceRank, "from 1 to 256");
+  if (options.q > 0 || options.qRatio > 0 || options.gamma != 1) {
+    fail(
+        "Process noise and gamma need a diagonal covariance: set covariance to \"fdekf\" or "
+        "\"vdekf\", or "
+        "leave them out and let gain \"adaptive\" follow the stream.");
   }
 }
 
@@ -140,6 +154,7 @@ void validate(const LokoOptions& options, int outputs, std::int64_t parameters,
   validateRank(options);
   validateNoise(options);
   validateUpdate(options);
+  validateCovariance(options);
   require(options.gamma > 0 && options.gamma * options.gamma > 0 &&
               isStorable(options.gamma * options.gamma),
           "gamma", options.gamma, "a finite number > 0 whose square is in the range of float32");

@@ -27,8 +27,9 @@ enum class NoiseMode : std::uint8_t {
 };
 
 enum class Covariance : std::uint8_t {
-  kFdekf,  // p <- p - p^2 diag(H^T S^-1 H): fully decoupled EKF, the paper's rule
-  kVdekf,  // 1/p <- 1/p + diag(H^T R^-1 H): variational, never above FDEKF
+  kFdekf,    // p <- p - p^2 diag(H^T S^-1 H): fully decoupled EKF, the paper's rule
+  kVdekf,    // 1/p <- 1/p + diag(H^T R^-1 H): variational, never above FDEKF
+  kLowRank,  // (diag(1/p) + W^T W)^-1: LO-FI, filter/low_rank.h
 };
 
 /// Where the likelihood of a categorical observation is linearised.
@@ -39,7 +40,7 @@ enum class Update : std::uint8_t {
 
 enum class Gain : std::uint8_t {
   kFixed,     // p changes as the filter's equations say, and by the process noise given
-  kAdaptive,  // p also grows and shrinks with the evidence of the stream: filter/adaptive_gain.h
+  kAdaptive,  // the covariance also grows and shrinks as the stream asks: filter/adaptive_gain.h
 };
 
 /// How many of the m - 1 informative directions of a softmax are propagated backwards.
@@ -65,7 +66,7 @@ struct InitialCovariance {
   /// kAuto: chosen at the first applied step so that the prior variance of the observations matches
   /// their scale: tau * trace(C)/|H|_F^2 (softmax), tau * k/|U^T J|_F^2 (categorical),
   /// tau * m/|J|_F^2 (logits, regression: unit variance per output).
-  /// Default: 3 for categorical with a fixed gain, 1 otherwise (docs/filter.md).
+  /// Default: 3 for categorical with a linear update, 1 otherwise (docs/filter.md).
   std::optional<double> tau;
   double value = 0;                       // kUniform
   double loraA = 0, loraB = 0, head = 0;  // kPerGroup; 0 freezes a group while q = 0
@@ -102,6 +103,8 @@ struct LokoOptions {
   std::optional<double> trustRegion;
   InitialCovariance p0;
   Covariance covariance = Covariance::kFdekf;
+  /// L, kLowRank: rows of W, at least 1.
+  int covarianceRank = 16;
   /// kIterated: categorical only.
   Update update = Update::kLinear;
   /// kAdaptive: with an iterated update only.

@@ -124,8 +124,19 @@ class Mode {
     for (std::size_t i = 0; i < k_; ++i) r[i] -= back[i];
   }
 
+  /// C r.
+  void curve(std::vector<double>& r) const {
+    std::vector<double> rotated(k_, 0);
+    for (std::size_t i = 0; i < k_; ++i) {
+      for (std::size_t j = i; j < k_; ++j) rotated[i] += curvature_[i * k_ + j] * r[j];
+    }
+    std::fill(r.begin(), r.end(), 0.0);
+    for (std::size_t i = 0; i < k_; ++i) {
+      for (std::size_t j = i; j < k_; ++j) r[j] += curvature_[i * k_ + j] * rotated[i];
+    }
+  }
+
   const std::vector<double>& left() const { return left_; }
-  const std::vector<double>& moved() const { return moved_; }
   const std::vector<double>& gram() const { return gram_; }
   const std::vector<double>& curvature() const { return curvature_; }
   const std::vector<double>& posterior() const { return posterior_; }
@@ -185,22 +196,25 @@ bool descend(Mode& mode, std::vector<double>& a) {
 }  // namespace
 
 bool solvePosteriorMode(const CategoricalObservation& observation, const CotangentBasis& basis,
-                        const std::vector<double>& gram, Covariance covariance, KalmanGain& result,
-                        Evidence& evidence) {
+                        const std::vector<double>& gram, Covariance covariance,
+                        const std::vector<double>* sensitivity, KalmanGain& result,
+                        std::vector<double>& response) {
   const std::size_t k = static_cast<std::size_t>(basis.rows);
   Mode mode(observation, basis, gram);
   result.gain.assign(k, 0);
   if (!descend(mode, result.gain)) return false;
 
+  if (sensitivity != nullptr) {
+    response = *sensitivity;
+    mode.curve(response);
+    for (std::size_t i = 0; i < k; ++i) response[i] = result.gain[i] - response[i];
+    mode.solve(response);
+  }
+
+  result.root = mode.curvature();  // what precision grows by: W = L^T
+  if (covariance != Covariance::kFdekf) return true;
   std::vector<double> inverse;
   invertLower(mode.posterior(), basis.rows, inverse);
-  double trace = 0;  // of F^-1
-  for (const double entry : inverse) trace += entry * entry;
-  evidence.energy = dot(result.gain, mode.moved());
-  evidence.determined = static_cast<double>(k) - trace;
-
-  result.root = mode.curvature();  // VDEKF: W = L^T
-  if (covariance == Covariance::kVdekf) return true;
   result.root.assign(k * k, 0);  // W = chol(F)^-1 L^T
   for (std::size_t i = 0; i < k; ++i) {
     for (std::size_t l = 0; l <= i; ++l) {

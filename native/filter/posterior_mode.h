@@ -15,21 +15,18 @@ struct CategoricalObservation {
   int label = 0;
 };
 
-/// What the data said about the prior, for one sample.
-struct Evidence {
-  double energy = 0;      // a^T M a: the squared step in units of the prior's deviation
-  double determined = 0;  // k - trace(F^-1): directions that the sample determined, in [0, k]
-};
-
 /// Minimises -log softmax(z + U v)_label + v^T M^-1 v / 2 over v = M a, by damped Newton steps in a; M
 /// may be singular. The first step from a = 0 is the extended Kalman filter's; the others move the point
 /// where softmax is linearised (an iterated EKF whose network is linear, Bell and Cathey 1993). At the
 /// mode a = U^T(y - softmax(z + U M a)): the innovation that is left. A wrong and confident prediction
 /// thus moves by as much as its error needs, and no further.
 /// `result.root` is that of C = diag(pi) - pi pi^T at the mode: p falls by what the sample determined
-/// there. False when a matrix cannot be factored.
+/// there. With `sensitivity`, U^T dz/dc [k] for c the log of a common factor of the covariance so far,
+/// `response` is the b [k] with d(theta step)/dc = Sigma G^T b: b = (I + C M)^-1 (a - C U^T dz/dc), by the
+/// implicit function theorem. False when a matrix cannot be factored.
 bool solvePosteriorMode(const CategoricalObservation& observation, const CotangentBasis& basis,
-                        const std::vector<double>& gram, Covariance covariance, KalmanGain& result,
-                        Evidence& evidence);
+                        const std::vector<double>& gram, Covariance covariance,
+                        const std::vector<double>* sensitivity, KalmanGain& result,
+                        std::vector<double>& response);
 
 }  // namespace loko

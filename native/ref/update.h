@@ -100,7 +100,8 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, std::vector<T>& p, M
     for (int i = 0; i < update.factorRows; ++i) {
       const T carried = dotColumn(update.carry + std::int64_t{i} * width, column);
       const bool dual = i >= update.factorRows - update.dualRows;
-      factor[i * n + c] = dual ? carried * (p[c] / next) : carried;
+      // A frozen parameter has p = new p = 0.
+      factor[i * n + c] = dual && next > T(0) ? carried * (p[c] / next) : carried;
     }
     p[c] = next;
 

@@ -1,0 +1,132 @@
+#include "filter/low_rank.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include "filter/dense.h"
+#include "filter/symmetric_eigen.h"
+
+namespace loko {
+
+bool LowRank::reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity) {
+  rows_ = rows;
+  gram_ = gram;
+  const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows);
+  const std::size_t rank = static_cast<std::size_t>(rank_), width = r + k;
+  kept_.assign(rank * rank, 0);
+  for (std::size_t i = 0; i < rank; ++i) {
+    for (std::size_t j = 0; j < rank; ++j) {
+      kept_[i * rank + j] = gram_[i * width + j] + (i == j ? 1 : 0);
+    }
+  }
+  if (!factorCholesky(kept_, rank_)) return false;
+  // Y = chol(K)^-1 X_WG, so that G Sigma G^T = X_GG - Y^T Y.
+  std::vector<double> whitened(k * rank), column(rank);
+  for (std::size_t i = 0; i < k; ++i) {
+    for (std::size_t l = 0; l < rank; ++l) column[l] = gram_[l * width + r + i];
+    solveLower(kept_, rank_, column.data());
+    std::copy(column.begin(), column.end(),
+              whitened.begin() + static_cast<std::ptrdiff_t>(i * rank));
+  }
+  gram.assign(k * k, 0);
+  for (std::size_t i = 0; i < k; ++i) {
+    for (std::size_t j = 0; j < k; ++j) {
+      double known = 0;
+      for (std::size_t l = 0; l < rank; ++l)
+        known += whitened[i * rank + l] * whitened[j * rank + l];
+      gram[i * k + j] = gram_[(r + i) * width + r + j] - known;
+    }
+  }
+  sensitivity.assign(k, 0);
+  for (std::size_t i = 0; sensitive_ && i < k; ++i) sensitivity[i] = gram_[rank * width + r + i];
+  return true;
+}
+
+void LowRank::liftTo(const std::vector<double>& x, double* target) const {
+  const std::size_t r = static_cast<std::size_t>(factorRows()),
+                    rank = static_cast<std::size_t>(rank_);
+  const std::size_t width = r + x.size();
+  for (std::size_t l = 0; l < rank; ++l) {
+    double product = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) product += gram_[l * width + r + i] * x[i];
+    target[l] = -product;
+  }
+  solveLower(kept_, rank_, target);
+  solveUpper(kept_, rank_, target);
+  std::copy(x.begin(), x.end(), target + r);
+}
+
+/// Rows of Q [W; D^T G] to carry_ (times `scale`) and root_.
+bool LowRank::compress(const std::vector<double>& root, double scale) {
+  const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
+  const std::size_t rank = static_cast<std::size_t>(rank_), width = r + k, size = rank + k;
+  // Z = [I 0; 0 D^T]: [W; D^T G] = Z [W; G].
+  const auto lift = [&](std::size_t i, std::size_t column) {
+    if (i < rank) return i == column ? 1.0 : 0.0;
+    return column < r ? 0.0 : root[(i - rank) * k + column - r];
+  };
+  std::vector<double> half(size * width, 0), s(size * size, 0);  // Z X, S = Z X Z^T
+  for (std::size_t i = 0; i < size; ++i) {
+    for (std::size_t c = 0; c < width; ++c) {
+      const double coefficient = lift(i, c);
+      if (coefficient == 0) continue;
+      for (std::size_t j = 0; j < width; ++j)
+        half[i * width + j] += coefficient * gram_[c * width + j];
+    }
+  }
+  for (std::size_t i = 0; i < size; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) {
+      double sum = 0;
+      for (std::size_t c = 0; c < width; ++c) sum += half[i * width + c] * lift(j, c);
+      s[i * size + j] = s[j * size + i] = sum;
+    }
+  }
+  Eigenpairs pairs;
+  if (!symmetricEigenpairs(s, static_cast<int>(size), pairs)) return false;
+  for (std::size_t i = 0; i < size; ++i) {
+    double* target = i < rank ? carry_.data() + i * width : root_.data() + (i - rank) * width;
+    const double factor = i < rank ? scale : 1;
+    for (std::size_t c = 0; c < size; ++c) {
+      const double coefficient = factor * pairs.vectors[i * size + c];
+      if (c < rank) {
+        target[c] += coefficient;
+      } else {
+        for (std::size_t j = 0; j < k; ++j) target[r + j] += coefficient * root[(c - rank) * k + j];
+      }
+    }
+  }
+  return true;
+}
+
+bool LowRank::plan(const Measurement& measurement, KalmanUpdate& update) {
+  const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
+  const std::size_t width = r + k;
+  gain_.assign(width, 0);
+  root_.assign(k * width, 0);
+  carry_.assign(r * width, 0);
+  liftTo(measurement.gain, gain_.data());
+  if (rank_ == 0) {
+    for (std::size_t i = 0; i < k; ++i) {
+      std::copy_n(measurement.root.data() + i * k, k, root_.data() + i * width + r);
+    }
+  } else if (!compress(measurement.root, 1 / std::sqrt(measurement.factor))) {
+    return false;
+  }
+  if (sensitive_) {
+    double* row = carry_.data() + (r - 1) * width;
+    liftTo(measurement.response, row);
+    row[r - 1] = 1;
+    // s / p is carried, and p grows by the factor.
+    for (std::size_t i = 0; i < width; ++i) row[i] *= measurement.memory / measurement.factor;
+  }
+  update.rows = update.rootRows = rows_;
+  update.factorRows = factorRows();
+  update.dualRows = sensitive_ ? 1 : 0;
+  update.gain = gain_.data();
+  update.root = root_.data();
+  update.carry = carry_.data();
+  return true;
+}
+
+}  // namespace loko

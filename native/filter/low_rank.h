@@ -1,0 +1,60 @@
+#pragma once
+
+// The k-space algebra of a covariance that is diagonal plus low rank (LO-FI: Chang, Duran-Martin, Shestopaloff,
+// Jones, Murphy, arXiv 2305.19535), and of the row that carries dtheta/dc of an adaptive gain.
+//
+// Sigma = (diag(1/p) + W^T W)^-1, W [L, n]. The backend holds `factor` [r, n]: the rows of W, then with an
+// adaptive gain s / p for s = dtheta/dc. One Gram matrix X of V = [W; s/p; G] under diag(p) has everything:
+//
+//   K = I + W diag(p) W^T,  Sigma = diag(p) - diag(p) W^T K^-1 W diag(p)
+//   G Sigma G^T = X_GG - X_GW K^-1 X_WG,  G s = X_Gs
+//   Sigma G^T a = diag(p) V^T [-K^-1 X_WG a; 0; a]
+//
+// A measurement adds G^T D D^T G to the precision. [W; D^T G] has the Gram matrix S under diag(p), S = Q^T
+// diag(lambda) Q; of the rows Q [W; D^T G] the L with the largest lambda become W, and what the others add
+// to the diagonal of the precision stays in 1/p.
+
+#include <vector>
+
+#include "core/backend.h"
+
+namespace loko {
+
+class LowRank {
+ public:
+  LowRank() = default;
+  /// L rows of W, and the row of an adaptive gain if `sensitive`.
+  LowRank(int rank, bool sensitive) : rank_(rank), sensitive_(sensitive) {}
+
+  int factorRows() const { return rank_ + (sensitive_ ? 1 : 0); }
+
+  /// Takes X [r + k, r + k] apart. `gram` becomes G Sigma G^T [k, k], `sensitivity` G s [k] (0 without the
+  /// row). False when K cannot be factored: a number is not finite, or p promises more than float32 holds.
+  bool reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity);
+
+  struct Measurement {
+    const std::vector<double>& gain;  // a [k]
+    const std::vector<double>& root;  // D^T [k, k] (rank 0: W of KalmanGain, by the rule of p)
+    const std::vector<double>&
+        response;       // b [k] with d(Sigma G^T a)/dc = Sigma G^T b; sensitive only
+    double factor = 1;  // Sigma <- factor Sigma after the measurement
+    double memory = 1;  // of s: s <- memory (s + Sigma G^T b)
+  };
+  /// The coefficients of the update that reduce() prepared; they stay valid until the next call. False when
+  /// S has no eigenvalues.
+  bool plan(const Measurement& measurement, KalmanUpdate& update);
+
+ private:
+  /// [-K^-1 X_WG x; 0; x] to row `target` [r + k].
+  void liftTo(const std::vector<double>& x, double* target) const;
+  bool compress(const std::vector<double>& root, double scale);
+
+  int rank_ = 0;
+  bool sensitive_ = false;
+  int rows_ = 0;              // k
+  std::vector<double> gram_;  // X
+  std::vector<double> kept_;  // chol(K)
+  std::vector<double> gain_, root_, carry_;
+};
+
+}  // namespace loko
