@@ -30,7 +30,7 @@ export function availableContenders(
   variants: Readonly<Record<string, LoKOOptions>>,
 ): readonly Contender[] {
   const tried = Object.entries(variants).map(([name, options]) => loko(name, options));
-  return [FROZEN, loko("LoKO", { gain: "adaptive" }), ...tried, ...BASELINES];
+  return [FROZEN, loko("LoKO"), ...tried, ...BASELINES];
 }
 
 /**

@@ -180,6 +180,15 @@ def make_garments(out, data, generator):
     save(with_new_rows(part, 10, lambda n: new_vit(n, 28, 7, 48, 3)), out / "vit-part", shown)
 
 
+def make_new_heads(out):
+    """The models that know a part of the classes, with a head that knows none of them."""
+    for architecture, family in ((ViTForImageClassification, "vit"), (BertForSequenceClassification, "bert")):
+        model = architecture.from_pretrained(out / f"{family}-part")
+        torch.nn.init.normal_(model.classifier.weight, std=0.02)
+        torch.nn.init.zeros_(model.classifier.bias)
+        model.save_pretrained(out / f"{family}-new-head")
+
+
 def words_of(file):
     """Lower-case words of plain letters; accents are dropped, names (capitals) are not words."""
     text = (pathlib.Path("/usr/share/dict") / file).read_text(encoding="utf-8", errors="ignore")
@@ -258,6 +267,7 @@ def main():
     make_garments(arguments.out, arguments.data, generator)
     make_words(arguments.out, generator)
     make_pairs(arguments.out, generator)
+    make_new_heads(arguments.out)
 
 
 if __name__ == "__main__":

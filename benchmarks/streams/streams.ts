@@ -51,6 +51,7 @@ export const STREAMS: readonly StreamDefinition[] = [
   stream("tuning", "vit noise drift", "vit", "heavyNoise", { drifts: true }),
   stream("tuning", "bert reversed words", "bert", "reverse"),
   stream("tuning", "bert new classes", "bert-part", "none"),
+  stream("tuning", "bert new head", "bert-new-head", "none"),
 
   stream("reporting", "lenet noise", "lenet", "noise"),
   stream("reporting", "lenet no shift", "lenet", "none"),
@@ -59,6 +60,7 @@ export const STREAMS: readonly StreamDefinition[] = [
   stream("reporting", "vit blur", "vit", "blur"),
   stream("reporting", "vit permuted labels", "vit", "none", { order: "permuted-half-way" }),
   stream("reporting", "vit new classes", "vit-part", "none"),
+  stream("reporting", "vit new head", "vit-new-head", "none"),
   stream("reporting", "vit class-incremental", "vit-part", "none", { order: "incremental" }),
   stream("reporting", "bert no shift", "bert", "none"),
   stream("reporting", "bert permuted labels", "bert", "none", { order: "permuted-half-way" }),

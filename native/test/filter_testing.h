@@ -164,7 +164,6 @@ class FormulaObjective : public Objective {
         parameters_(static_cast<std::int64_t>(theta.size())) {
     backend_->reserve(Space::kTheta, parameters_);
     backend_->reserveJacobian(outputs, parameters_);
-    backend_->prepare({Step(Gram{0, parameters_})}, {1, outputs, outputs});
     setTheta(theta);
   }
 
@@ -210,6 +209,10 @@ class FormulaObjective : public Objective {
     frame.gramRows = rows;
     frame.factor = request.factor;
     frame.factorRows = request.factorRows;
+    if (frame.gramSize() > gramRows_) {
+      gramRows_ = frame.gramSize();
+      backend_->prepare({Step(Gram{0, parameters_})}, {1, outputs_, gramRows_});
+    }
     std::fill_n(request.values, frame.gramSize() * frame.gramSize(), 0.0);
     backend_->run(Step(Gram{0, parameters_}), frame);
   }
@@ -243,6 +246,7 @@ class FormulaObjective : public Objective {
 
   std::unique_ptr<Backend> backend_;
   int outputs_;
+  int gramRows_ = 0;
   std::int64_t parameters_;
 };
 
