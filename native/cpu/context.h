@@ -36,6 +36,14 @@ class State final : public StateArray {
   MappedFloats memory_{"optimizer state"};
 };
 
+/// The rows [rows, n] of a factor, null where there is none.
+inline float* factorValues(const StateArray* factor, int rows, std::int64_t n) {
+  const auto* state = dynamic_cast<const State*>(factor);
+  LOKO_CHECK(rows >= 0 && (state != nullptr ? state->size() : 0) == rows * n,
+             "a factor has another size");
+  return state != nullptr ? state->values() : nullptr;
+}
+
 class Context {
  public:
   Context(int threads, Isa isa);
@@ -151,7 +159,7 @@ void prepare(const AttentionBackward& op, const WorkspaceHint& hint, Context& co
 LOKO_OPERATIONS(LOKO_RUN)
 #undef LOKO_RUN
 
-// Scratch of the filter, for at most `rows` rows of the Jacobian.
+// Scratch of the filter, for at most `rows` rows, those of a factor included.
 void prepareGram(int rows, Context& context);
 void prepareKalmanUpdate(int rows, Context& context);
 

@@ -1,5 +1,5 @@
-// G diag(p) G^T over a range of columns: blocks of rows in registers, float32 within a tile of
-// columns, float64 across tiles.
+// V diag(p) V^T over a range of columns, V = [factor; G]: blocks of rows in registers, float32 within a
+// tile of columns, float64 across tiles. A block is of one of the two memories.
 //
 // Order of the sums: columns fall into slabs and slabs into tiles, both by shape alone. A slab adds up
 // its tiles in order, and the slabs are added in order at the end, whoever computed them.
@@ -18,25 +18,34 @@ constexpr int kMaxSlabs = 16;
 constexpr int kManyRows = 64;  // above, pairs of blocks alone occupy the threads
 
 struct GramShape {
-  int rows, blockRows, blocks, slabs;
+  int factorRows, rows, blockRows, factorBlocks, blocks, slabs;
   std::int64_t pairs, begin, end, slabColumns;
 
-  GramShape(int k, int registerRows, std::int64_t first, std::int64_t last)
-      : rows(k),
+  GramShape(int r, int k, int registerRows, std::int64_t first, std::int64_t last)
+      : factorRows(r),
+        rows(r + k),
         blockRows(registerRows),
-        blocks(k / registerRows + (k % registerRows != 0 ? 1 : 0)),
+        factorBlocks(blocksFor(r)),
+        blocks(factorBlocks + blocksFor(k)),
         pairs(std::int64_t{blocks} * (std::int64_t{blocks} + 1) / 2),
         begin(first),
         end(last) {
     const std::int64_t tiles = (last - first + kTileColumns - 1) / kTileColumns;
-    const std::int64_t most = k > kManyRows ? 1 : std::min<std::int64_t>(kMaxSlabs, tiles);
+    const std::int64_t most = rows > kManyRows ? 1 : std::min<std::int64_t>(kMaxSlabs, tiles);
     const std::int64_t tilesPerSlab = (tiles + most - 1) / most;
     slabs = static_cast<int>((tiles + tilesPerSlab - 1) / tilesPerSlab);
     slabColumns = tilesPerSlab * kTileColumns;
   }
 
   // Blocks of nearly equal height: 9 rows are 5 and 4.
-  int blockBegin(int block) const { return static_cast<int>(std::int64_t{rows} * block / blocks); }
+  int blockBegin(int block) const {
+    if (block < factorBlocks) {
+      return static_cast<int>(std::int64_t{factorRows} * block / factorBlocks);
+    }
+    const std::int64_t k = rows - factorRows;
+    return factorRows +
+           static_cast<int>(k * (block - factorBlocks) / std::max(1, blocks - factorBlocks));
+  }
   int blockHeight(int block) const { return blockBegin(block + 1) - blockBegin(block); }
   /// The floats that hold the float64 sums; throws for more than can be addressed.
   std::size_t sumFloats() const {
@@ -51,6 +60,21 @@ struct GramShape {
                       "or a smaller batch.");
     }
     return static_cast<std::size_t>(pairs * perPair);
+  }
+
+ private:
+  int blocksFor(int count) const { return count / blockRows + (count % blockRows != 0 ? 1 : 0); }
+};
+
+/// Both memories have rows of `ld` columns.
+struct GramOperands {
+  const float* factor;
+  const float* jacobian;
+  const float* weights;
+  std::ptrdiff_t ld;
+
+  const float* row(int i, int factorRows) const {
+    return i < factorRows ? factor + i * ld : jacobian + (i - factorRows) * ld;
   }
 };
 
@@ -71,8 +95,7 @@ struct BlockPair {
 
 /// The pairs [begin, end) of one slab.
 void addSlab(const GramShape& shape, int slab, std::int64_t begin, std::int64_t end,
-             const float* jacobian, const float* weights, double* sums, const Context& context) {
-  const std::int64_t ld = context.parameters();
+             const GramOperands& operands, double* sums, const OpKernels& ops) {
   const std::int64_t slabBegin = shape.begin + slab * shape.slabColumns;
   const std::int64_t slabEnd = std::min(shape.end, slabBegin + shape.slabColumns);
   const int size = shape.blockRows * shape.blockRows;
@@ -83,15 +106,15 @@ void addSlab(const GramShape& shape, int slab, std::int64_t begin, std::int64_t 
     for (std::int64_t index = begin; index < end; ++index, pair.next()) {
       float products[kMaxGramBlockRows * kMaxGramBlockRows];
       GramBlock block{};
-      block.left = jacobian + shape.blockBegin(pair.left) * ld + column;
-      block.right = jacobian + shape.blockBegin(pair.right) * ld + column;
-      block.ld = ld;
-      block.weights = weights != nullptr ? weights + column : nullptr;
+      block.left = operands.row(shape.blockBegin(pair.left), shape.factorRows) + column;
+      block.right = operands.row(shape.blockBegin(pair.right), shape.factorRows) + column;
+      block.ld = operands.ld;
+      block.weights = operands.weights != nullptr ? operands.weights + column : nullptr;
       block.columns = static_cast<int>(std::min(kTileColumns, slabEnd - column));
       block.leftRows = shape.blockHeight(pair.left);
       block.rightRows = shape.blockHeight(pair.right);
       block.out = products;
-      context.ops.gramBlock(block);
+      ops.gramBlock(block);
       double* sum = target + index * size;
       for (int i = 0; i < block.leftRows * block.rightRows; ++i) sum[i] += products[i];
     }
@@ -122,9 +145,10 @@ void addToGram(const GramShape& shape, const double* sums, double* gram) {
 }  // namespace
 
 void prepareGram(int rows, Context& context) {
-  // Fewer rows have more slabs, so that the largest matrix need not be the one that needs most.
+  // Fewer rows have more slabs, so that the largest matrix need not be the one that needs most. However
+  // the rows fall into two memories, there are no more blocks than with one row in the first.
   for (const int k : {rows, std::min(rows, kManyRows)}) {
-    const GramShape most(k, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
+    const GramShape most(1, k - 1, context.ops.gramBlockRows, 0, kTileColumns * kMaxSlabs);
     context.needShared(most.sumFloats());
   }
 }
@@ -132,17 +156,20 @@ void prepareGram(int rows, Context& context) {
 void run(const Gram& op, const Frame& frame, Context& context) {
   if (frame.gram == nullptr) return;
   LOKO_CHECK(op.begin >= 0 && op.begin <= op.end && frame.gramRows > 0, "columns of a Gram matrix");
-  const float* jacobian = context.jacobian(0, 0, op.end);
+  GramOperands operands{};
+  operands.ld = context.parameters();
+  operands.jacobian = context.jacobian(0, 0, op.end);
   context.jacobian(frame.gramRows - 1, 0, op.end);
-  const float* weights = nullptr;
+  operands.factor = factorValues(frame.factor, frame.factorRows, operands.ld);
   if (frame.gramWeights != nullptr) {
     const auto& p = dynamic_cast<const State&>(*frame.gramWeights);
     LOKO_CHECK(p.size() >= op.end, "fewer weights than columns");
-    weights = p.values();
+    operands.weights = p.values();
   }
   if (op.begin == op.end) return;
 
-  const GramShape shape(frame.gramRows, context.ops.gramBlockRows, op.begin, op.end);
+  const GramShape shape(frame.factorRows, frame.gramRows, context.ops.gramBlockRows, op.begin,
+                        op.end);
   auto* sums = reinterpret_cast<double*>(context.shared(shape.sumFloats()));
   const std::int64_t work =
       (op.end - op.begin) / shape.slabs * shape.blockRows * shape.blockRows / 8;
@@ -152,7 +179,7 @@ void run(const Gram& op, const Frame& frame, Context& context) {
                            const std::int64_t slab = begin / shape.pairs;
                            const std::int64_t last = std::min(end, (slab + 1) * shape.pairs);
                            addSlab(shape, static_cast<int>(slab), begin - slab * shape.pairs,
-                                   last - slab * shape.pairs, jacobian, weights, sums, context);
+                                   last - slab * shape.pairs, operands, sums, context.ops);
                            begin = last;
                          }
                        });

@@ -1,7 +1,8 @@
-// The measurement update of theta and p: one pass over p, theta and the rows of G.
+// The measurement update of theta, p and a factor: one pass over all of them and the rows of G.
 //
-// [root; gain] G is a product with few rows, computed by the tile kernels straight from G; its squares
-// are summed and applied to a chunk of columns before the next chunk is read.
+// [root; gain; carry] V, V = [factor; G], is a product with few rows, computed by the tile kernels. Its
+// squares are summed and applied to a chunk of columns before the next chunk is read. Without a factor the
+// kernels read G in place; with one, a copy of a tile of columns, so that the factor may be written at once.
 #include <cmath>
 
 #include "cpu/context.h"
@@ -17,56 +18,61 @@ constexpr int roundUp(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-/// [root; gain] in float32, packed for the tile kernels. Rows of a tile end at the last column that
+/// [root; gain; carry] in float32, packed for the tile kernels. Rows of a tile end at the last column that
 /// any of them uses: a triangular root costs half.
 class Coefficients {
  public:
-  static std::size_t floatCount(int k) {
-    return static_cast<std::size_t>(k + 1) * static_cast<std::size_t>(roundUp(k, kPackGroup) + k);
+  /// For any update of that width: a root has no more rows, nor has a carry.
+  static std::size_t floatCount(int width) {
+    return (2 * static_cast<std::size_t>(width) + 1) *
+               static_cast<std::size_t>(roundUp(width, kPackGroup)) +
+           kMaxTileRows * static_cast<std::size_t>(width);
   }
 
   Coefficients(const KalmanUpdate& update, const Kernels& kernels, float* memory)
-      : k_(update.rows),
-        tiles_((k_ + kernels.tileRows) / kernels.tileRows),
-        packed_(memory),
-        rows_(memory + static_cast<std::ptrdiff_t>(k_ + 1) * roundUp(k_, kPackGroup)) {
-    for (int i = 0; i < k_; ++i) {
-      for (int j = 0; j < k_; ++j) {
-        rows_[i * std::ptrdiff_t{k_} + j] =
-            static_cast<float>(update.root[i * std::ptrdiff_t{k_} + j]);
-      }
-    }
-    std::copy_n(update.gain, k_, rows_ + k_ * std::ptrdiff_t{k_});
+      : width_(update.width()),
+        rows_(update.rootRows + 1 + update.factorRows),
+        tiles_((rows_ + kernels.tileRows - 1) / kernels.tileRows),
+        packed_(memory) {
+    LOKO_CHECK(tiles_ <= kMaxTiles, "too many rows in one update");
+    float* narrowed = packed_ + rows_ * std::ptrdiff_t{roundUp(width_, kPackGroup)};
     for (int tile = 0; tile < tiles_; ++tile) {
       const float* sources[kMaxTileRows];
-      for (int i = 0; i < height(tile); ++i) sources[i] = row(begin(tile) + i);
-      kernels.packRows(packed_ + begin(tile) * std::ptrdiff_t{roundUp(k_, kPackGroup)}, sources,
-                       height(tile), depth(tile));
+      depths_[tile] = 1;
+      for (int i = 0; i < height(tile); ++i) {
+        float* row = narrowed + i * std::ptrdiff_t{width_};
+        std::transform(rowOf(update, begin(tile) + i), rowOf(update, begin(tile) + i) + width_, row,
+                       [](double value) { return static_cast<float>(value); });
+        int used = width_;
+        while (used > depths_[tile] && row[used - 1] == 0) --used;
+        depths_[tile] = std::max(depths_[tile], used);
+        sources[i] = row;
+      }
+      kernels.packRows(packed_ + begin(tile) * std::ptrdiff_t{roundUp(width_, kPackGroup)}, sources,
+                       height(tile), depths_[tile]);
     }
   }
 
   int tiles() const { return tiles_; }
-  int begin(int tile) const { return static_cast<int>(std::int64_t{k_ + 1} * tile / tiles_); }
+  int begin(int tile) const { return static_cast<int>(std::int64_t{rows_} * tile / tiles_); }
   int height(int tile) const { return begin(tile + 1) - begin(tile); }
-  int depth(int tile) const {
-    int used = 1;
-    for (int i = begin(tile); i < begin(tile + 1); ++i) {
-      int columns = k_;
-      while (columns > used && row(i)[columns - 1] == 0) --columns;
-      used = std::max(used, columns);
-    }
-    return used;
-  }
+  int depth(int tile) const { return depths_[tile]; }
   const float* packed(int tile) const {
-    return packed_ + begin(tile) * std::ptrdiff_t{roundUp(k_, kPackGroup)};
+    return packed_ + begin(tile) * std::ptrdiff_t{roundUp(width_, kPackGroup)};
   }
 
  private:
-  const float* row(int i) const { return rows_ + i * std::ptrdiff_t{k_}; }
+  static constexpr int kMaxTiles = 4096;
 
-  int k_, tiles_;
+  const double* rowOf(const KalmanUpdate& update, int i) const {
+    if (i < update.rootRows) return update.root + i * std::ptrdiff_t{width_};
+    if (i == update.rootRows) return update.gain;
+    return update.carry + (i - update.rootRows - 1) * std::ptrdiff_t{width_};
+  }
+
+  int width_, rows_, tiles_;
   float* packed_;
-  float* rows_;
+  int depths_[kMaxTiles];
 };
 
 struct Statistics {
@@ -104,29 +110,31 @@ class Updater {
  public:
   Updater(const KalmanUpdate& update, State& p, Context& context)
       : context_(context),
+        rootRows_(update.rootRows),
+        factorRows_(update.factorRows),
         k_(update.rows),
         n_(context.parameters()),
+        factor_(factorValues(update.factor, update.factorRows, n_)),
+        dual_(update.dualRows > 0 ? factor_ + (factorRows_ - 1) * n_ : nullptr),
         jacobian_(context.jacobian(0, 0, n_)),
         theta_(context.parameter(0, n_)),
         p_(p.values()),
         floor_(static_cast<float>(update.floor)),
         variational_(update.rule == CovarianceRule::kVariationalDecoupled),
         coefficients_(update, context.kernels,
-                      context.shared(Coefficients::floatCount(update.rows))) {
+                      context.shared(Coefficients::floatCount(update.width()))) {
     context.jacobian(k_ - 1, 0, n_);
-    LOKO_CHECK(coefficients_.tiles() <= kMaxTiles, "too many rows in one update");
-    for (int tile = 0; tile < coefficients_.tiles(); ++tile) {
-      depths_[tile] = coefficients_.depth(tile);
-    }
   }
 
-  /// Columns [begin, end); `padding` holds k x kPanelColumns floats.
-  void run(std::int64_t begin, std::int64_t end, float* padding, Statistics& statistics) const {
+  /// Columns [begin, end); `block` holds (r + k) x kPanelColumns floats.
+  void run(std::int64_t begin, std::int64_t end, float* block, Statistics& statistics) const {
     alignas(64) float step[kChunkColumns];
     alignas(64) float q[kChunkColumns];
+    alignas(64) float before[kChunkColumns];
     for (std::int64_t column = begin; column < end; column += kChunkColumns) {
       const auto columns = static_cast<int>(std::min<std::int64_t>(kChunkColumns, end - column));
-      project(column, columns, padding, step, q);
+      project(column, columns, block, step, q);
+      if (dual_ != nullptr) std::copy_n(p_ + column, columns, before);
       KalmanColumns apply{};
       apply.theta = theta_ + column;
       apply.p = p_ + column;
@@ -137,12 +145,15 @@ class Updater {
       apply.variational = variational_;
       statistics.floored += context_.ops.kalmanColumns(apply);
       addStatistics(p_ + column, columns, column == begin, statistics);
+      for (int j = 0; dual_ != nullptr && j < columns; ++j) {
+        dual_[column + j] *= before[j] / p_[column + j];
+      }
     }
   }
 
  private:
-  /// step = gain^T G and q = column sums of (root G)^2.
-  void project(std::int64_t column, int columns, float* padding, float* step, float* q) const {
+  /// step = gain^T V, q = column sums of (root V)^2, factor <- carry V.
+  void project(std::int64_t column, int columns, float* block, float* step, float* q) const {
     const Kernels& kernels = context_.kernels;
     const int width = kernels.tileColumns;
     alignas(64) float out[kMaxTileRows * kPanelColumns];
@@ -150,40 +161,54 @@ class Updater {
     for (int j = 0; j < columns; j += width) {
       const int valid = std::min(width, columns - j);
       TileArgs args{};
-      args.b = jacobian_ + column + j;
-      args.ldb = n_;
-      if (valid < width) {
-        const int padded = roundUp(width, kPackGroup);
-        kernels.copyBlock(padding, padded, args.b, n_, k_, valid, padded);
-        args.b = padding;
-        args.ldb = padded;
-      }
+      locate(column + j, valid, block, args);
       args.alpha = 1;
       args.out = out;
-      const int last = coefficients_.tiles() - 1;
-      for (int tile = 0; tile <= last; ++tile) {
-        const int height = coefficients_.height(tile);
+      for (int tile = 0; tile < coefficients_.tiles(); ++tile) {
+        const int begin = coefficients_.begin(tile), height = coefficients_.height(tile);
         args.a = coefficients_.packed(tile);
-        args.depth = depths_[tile];
+        args.depth = coefficients_.depth(tile);
         kernels.tile[height - 1](args);
-        context_.ops.addSquares(q + j, out, width, tile == last ? height - 1 : height, valid);
+        const int squares = std::min(height, rootRows_ - begin);
+        if (squares > 0) context_.ops.addSquares(q + j, out, width, squares, valid);
+        const int gain = rootRows_ - begin;
+        if (gain >= 0 && gain < height) std::copy_n(out + gain * width, valid, step + j);
+        const int carried = std::max(0, gain + 1);  // the first row of the tile that is one
+        if (carried < height) {
+          context_.ops.storeTile(factor_ + (begin + carried - rootRows_ - 1) * n_ + column + j, n_,
+                                 out + carried * width, width, height - carried, valid, false);
+        }
       }
-      std::copy_n(out + (coefficients_.height(last) - 1) * width, valid, step + j);
     }
   }
 
-  static constexpr int kMaxTiles = 4096;
+  /// A tile of the columns of V: G itself, or a copy where the factor lies elsewhere or columns are missing.
+  void locate(std::int64_t column, int valid, float* block, TileArgs& args) const {
+    const Kernels& kernels = context_.kernels;
+    args.b = jacobian_ + column;
+    args.ldb = n_;
+    if (factor_ == nullptr && valid == kernels.tileColumns) return;
+    const int padded = roundUp(kernels.tileColumns, kPackGroup);
+    if (factor_ != nullptr) {
+      kernels.copyBlock(block, padded, factor_ + column, n_, factorRows_, valid, padded);
+    }
+    kernels.copyBlock(block + factorRows_ * std::ptrdiff_t{padded}, padded, args.b, n_, k_, valid,
+                      padded);
+    args.b = block;
+    args.ldb = padded;
+  }
 
   Context& context_;
-  const int k_;
+  const int rootRows_, factorRows_, k_;
   const std::int64_t n_;
+  float* factor_;  // null: V = G
+  float* dual_;    // its last row; null: none is dual
   const float* jacobian_;
   float* theta_;
   float* p_;
   const float floor_;
   const bool variational_;
   const Coefficients coefficients_;
-  int depths_[kMaxTiles];
 };
 
 }  // namespace
@@ -196,18 +221,22 @@ void prepareKalmanUpdate(int rows, Context& context) {
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context) {
   const std::int64_t n = context.parameters();
   LOKO_CHECK(update.rows > 0 && p.size() == n, "p and the Jacobian differ in size");
+  LOKO_CHECK(update.rootRows >= 0 && update.rootRows <= update.width() && update.dualRows >= 0 &&
+                 update.dualRows <= std::min(1, update.factorRows),
+             "the rows of an update");
   if (n == 0) return {};
   const Updater updater(update, p, context);
 
   Statistics statistics[kMaxSlabs];
   const std::int64_t chunks = (n + kChunkColumns - 1) / kChunkColumns;
   const std::int64_t slabs = std::min<std::int64_t>(chunks, kMaxSlabs);
-  const std::int64_t work = n / slabs * (std::int64_t{2} * update.rows * update.rows + 100);
+  const std::int64_t work =
+      n / slabs * (std::int64_t{update.width()} * (update.rootRows + 1 + update.factorRows) + 100);
   context.forEachRange(slabs, work, [&](std::int64_t begin, std::int64_t end, int part) {
-    float* padding = context.local(part, static_cast<std::size_t>(update.rows) * kPanelColumns);
+    float* block = context.local(part, static_cast<std::size_t>(update.width()) * kPanelColumns);
     for (std::int64_t slab = begin; slab < end; ++slab) {
       updater.run(chunks * slab / slabs * kChunkColumns,
-                  std::min(n, chunks * (slab + 1) / slabs * kChunkColumns), padding,
+                  std::min(n, chunks * (slab + 1) / slabs * kChunkColumns), block,
                   statistics[slab]);
     }
   });

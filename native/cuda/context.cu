@@ -244,7 +244,7 @@ void Context::needRows(int rows) {
   const std::int64_t k = rows;
   grow(gram_, k * k, "Gram matrix");
   grow(gramPartials_, gramPartialCount(rows), "Gram matrix");
-  grow(coefficients_, (k + 1) * k, "Kalman update");
+  grow(coefficients_, (2 * k + 1) * k, "Kalman update");
 }
 
 double* Context::gram(int rows) {
@@ -257,8 +257,8 @@ double* Context::gramPartials(std::int64_t count) {
   return gramPartials_.data();
 }
 
-float* Context::coefficients(int rows) {
-  LOKO_CHECK((std::int64_t{rows} + 1) * rows <= coefficients_.size(),
+float* Context::coefficients(int count, int width) {
+  LOKO_CHECK(std::int64_t{count} * width <= coefficients_.size(),
              "a Kalman update that was not prepared");
   return coefficients_.data();
 }

@@ -34,6 +34,14 @@ class State final : public StateArray {
   DeviceArray<float> memory_;
 };
 
+/// The rows [rows, n] of a factor, null where there is none.
+inline float* factorValues(const StateArray* factor, int rows, std::int64_t n) {
+  const auto* state = dynamic_cast<const State*>(factor);
+  LOKO_CHECK(rows >= 0 && (state != nullptr ? state->size() : 0) == rows * n,
+             "a factor has another size");
+  return state != nullptr ? state->values() : nullptr;
+}
+
 class Context {
  public:
   explicit Context(const CudaOptions& options);
@@ -79,11 +87,12 @@ class Context {
   unsigned* arrivals() const { return arrivals_.data(); }
   void needFloats(std::int64_t count);
   float* floats(std::int64_t count);
-  /// For Gram matrices and updates of at most that many rows.
+  /// For Gram matrices and updates of at most that many rows, those of a factor included.
   void needRows(int rows);
   double* gram(int rows);  // [rows, rows]
   double* gramPartials(std::int64_t count);
-  float* coefficients(int rows);  // [rows + 1, rows]
+  /// [count, width]; an update has at most 2 * width + 1 rows of them.
+  float* coefficients(int count, int width);
   void* results() const { return results_.data(); }
 
   /// cuBLASLt; null where there is none.

@@ -117,8 +117,8 @@ class CudaBackend final : public Backend {
       if (waits_) {
         enqueue();
       } else {
-        graphs_.run({steps.data(), frame, weightsOf(frame)}, context_.generation(),
-                    context_.stream(), enqueue);
+        graphs_.run({steps.data(), frame, valuesOf(frame.gramWeights), valuesOf(frame.factor)},
+                    context_.generation(), context_.stream(), enqueue);
       }
       endGram(frame);
     });
@@ -185,9 +185,8 @@ class CudaBackend final : public Backend {
     }
   }
 
-  static const float* weightsOf(const Frame& frame) {
-    if (frame.gramWeights == nullptr) return nullptr;
-    return dynamic_cast<const State&>(*frame.gramWeights).values();
+  static const float* valuesOf(const StateArray* state) {
+    return state != nullptr ? dynamic_cast<const State&>(*state).values() : nullptr;
   }
 
   void runStep(const Step& step, const Frame& frame) {
@@ -227,18 +226,19 @@ class CudaBackend final : public Backend {
 
   void beginGram(const Frame& frame) {
     if (frame.gram == nullptr) return;
-    const std::size_t size = static_cast<std::size_t>(frame.gramRows) *
-                             static_cast<std::size_t>(frame.gramRows) * sizeof(double);
-    check(cudaMemsetAsync(context_.gram(frame.gramRows), 0, size, context_.stream()),
+    check(cudaMemsetAsync(context_.gram(frame.gramSize()), 0, gramEntries(frame) * sizeof(double),
+                          context_.stream()),
           "cudaMemsetAsync");
   }
   void endGram(const Frame& frame) {
     if (frame.gram == nullptr) return;
-    gramCopy_.resize(static_cast<std::size_t>(frame.gramRows) *
-                     static_cast<std::size_t>(frame.gramRows));
-    context_.download(gramCopy_.data(), context_.gram(frame.gramRows),
+    gramCopy_.resize(gramEntries(frame));
+    context_.download(gramCopy_.data(), context_.gram(frame.gramSize()),
                       gramCopy_.size() * sizeof(double));
     for (std::size_t i = 0; i < gramCopy_.size(); ++i) frame.gram[i] += gramCopy_[i];
+  }
+  static std::size_t gramEntries(const Frame& frame) {
+    return static_cast<std::size_t>(frame.gramSize()) * static_cast<std::size_t>(frame.gramSize());
   }
 
   void fillValues(float* values, std::int64_t count, float value) {

@@ -1,8 +1,8 @@
-// G diag(p) G^T over a range of columns: every block takes a slab of columns, and the slabs are added in
-// their order in float64.
+// V diag(p) V^T over a range of columns, V = [factor; G]: every block takes a slab of columns, and the slabs
+// are added in their order in float64.
 //
-//   k <= 8   a thread owns columns and all pairs of rows, in float64
-//   above    32 x 32 pairs in a block, float32 within 64 columns, float64 across
+//   up to 8 rows   a thread owns columns and all pairs of rows, in float64
+//   above          32 x 32 pairs in a block, float32 within 64 columns, float64 across
 //
 // RoBERTa-base, k = 1: reads 3.5 MB of G and as much of p. ViT-B, k = 99: 117 MB, 5.8 GFLOP.
 
@@ -23,10 +23,17 @@ constexpr int kMaxSlabs = 256;
 constexpr int kFullGrid = 2048;  // blocks that fill a device
 
 struct Columns {
+  const float* factor;
   const float* jacobian;
+  int factorRows;
   const float* weights;  // null: ones
   std::int64_t ld, begin, end, slabColumns;
 };
+
+__device__ inline float valueAt(const Columns& columns, int row, std::int64_t c) {
+  return row < columns.factorRows ? columns.factor[row * columns.ld + c]
+                                  : columns.jacobian[(row - columns.factorRows) * columns.ld + c];
+}
 
 __device__ inline float weightAt(const Columns& columns, std::int64_t c) {
   return columns.weights != nullptr ? columns.weights[c] : 1;
@@ -44,7 +51,7 @@ __global__ void fewRowsKernel(const Columns columns, int rows, double* partials)
   for (std::int64_t c = begin + threadIdx.x; c < end; c += kThreads) {
     float g[kRows];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) g[i] = i < rows ? columns.jacobian[i * columns.ld + c] : 0;
+    for (int i = 0; i < kRows; ++i) g[i] = i < rows ? valueAt(columns, i, c) : 0;
     const float weight = weightAt(columns, c);
     int pair = 0;
 #pragma unroll
@@ -78,8 +85,8 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
       const std::int64_t c = column + offset;
       const int i = leftTile * kTileRows + row, j = rightTile * kTileRows + row;
       const float weight = c < end ? weightAt(columns, c) : 0;
-      left[row][offset] = c < end && i < rows ? weight * columns.jacobian[i * columns.ld + c] : 0;
-      right[row][offset] = c < end && j < rows ? columns.jacobian[j * columns.ld + c] : 0;
+      left[row][offset] = c < end && i < rows ? weight * valueAt(columns, i, c) : 0;
+      right[row][offset] = c < end && j < rows ? valueAt(columns, j, c) : 0;
     }
     __syncthreads();
     float part[2][2] = {};
@@ -162,9 +169,11 @@ void run(const Gram& op, const Frame& frame, Context& context) {
     columns.weights = p.values();
   }
   columns.ld = context.parameters();
+  columns.factor = factorValues(frame.factor, frame.factorRows, columns.ld);
+  columns.factorRows = frame.factorRows;
   columns.begin = op.begin;
   columns.end = op.end;
-  const int rows = frame.gramRows;
+  const int rows = frame.gramSize();
   const std::int64_t tiles = ceilDiv<std::int64_t>(op.end - op.begin, kTileColumns);
   columns.slabColumns = ceilDiv<std::int64_t>(tiles, slabsFor(rows)) * kTileColumns;
   const auto slabs = static_cast<unsigned>(ceilDiv(op.end - op.begin, columns.slabColumns));

@@ -42,6 +42,8 @@ GraphCache::Entry& GraphCache::find(const Pass& pass, std::int64_t generation) {
   key.reduce = frame.reduce;
   key.gram = frame.gram != nullptr;
   key.gramWeights = pass.gramWeights;
+  key.factor = pass.factor;
+  key.factorRows = frame.factorRows;
   const auto found = std::find_if(entries_.begin(), entries_.end(),
                                   [&](const Entry& entry) { return entry.key == key; });
   if (found != entries_.end()) {

@@ -28,12 +28,13 @@ class GraphCache {
   /// Graphs of a list that is about to change, or whose memory another list was given.
   void forget(const Step* steps);
 
-  /// A list in a frame. The weights of a Gram matrix by their address on the device: another optimizer's may
-  /// have the same object's address on the host.
+  /// A list in a frame. The weights and the factor of a Gram matrix by their addresses on the device: another
+  /// optimizer's may have the same object's address on the host.
   struct Pass {
     const Step* steps;
     const Frame& frame;
     const float* gramWeights;
+    const float* factor;
   };
 
   /// Puts on the stream what enqueue() puts there.
@@ -54,15 +55,17 @@ class GraphCache {
  private:
   struct Key {
     const Step* steps = nullptr;
-    int batch = 0, rows = 0, gramRows = 0;
+    int batch = 0, rows = 0, gramRows = 0, factorRows = 0;
     std::int64_t firstRow = 0;
     bool reduce = false, gram = false;
     const float* gramWeights = nullptr;
+    const float* factor = nullptr;
 
     friend bool operator==(const Key& a, const Key& b) {
       return a.steps == b.steps && a.batch == b.batch && a.rows == b.rows &&
              a.gramRows == b.gramRows && a.firstRow == b.firstRow && a.reduce == b.reduce &&
-             a.gram == b.gram && a.gramWeights == b.gramWeights;
+             a.gram == b.gram && a.gramWeights == b.gramWeights && a.factor == b.factor &&
+             a.factorRows == b.factorRows;
     }
   };
   struct Entry {

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "op_harness.h"
+#include "op_update.h"
 
 namespace loko::test {
 
@@ -21,133 +21,6 @@ std::vector<std::pair<int, std::int64_t>> sizes() {
   }
   result.emplace_back(2, 140003);  // several chunks for every share of the columns
   return result;
-}
-
-std::vector<float> draws(std::size_t count, std::mt19937& random, double mean, double spread) {
-  std::normal_distribution<double> normal(mean, spread);
-  std::vector<float> result(count);
-  for (float& value : result) value = static_cast<float>(normal(random));
-  return result;
-}
-
-/// A Jacobian G [rows, n], theta, and p positive over four decades, as the filter meets them.
-struct Problem {
-  Problem(int rowCount, std::int64_t parameters)
-      : rows(rowCount), n(parameters), random(static_cast<unsigned>(rowCount * 7919 + parameters)) {
-    jacobian = draws(static_cast<std::size_t>(rows * n), random, 0, 1);
-    theta = draws(static_cast<std::size_t>(n), random, 0, 1);
-    for (const float exponent : draws(static_cast<std::size_t>(n), random, -2, 1)) {
-      p.push_back(std::pow(10.0f, exponent));
-    }
-  }
-
-  template <class T>
-  ref::Memory<T> memory() const {
-    ref::Memory<T> result;
-    for (const float value : jacobian) result.jacobian.push_back(T(value));
-    for (const float value : theta) result.theta.push_back(T(value));
-    result.parameters = n;
-    return result;
-  }
-  template <class T>
-  std::vector<T> covariance() const {
-    std::vector<T> result;
-    for (const float value : p) result.push_back(T(value));
-    return result;
-  }
-
-  int rows;
-  std::int64_t n;
-  std::mt19937 random;
-  std::vector<float> jacobian, theta, p;
-};
-
-/// A backend that holds a problem; kGuardRows rows and as many parameters of theta lie behind it.
-struct Loaded {
-  static constexpr int kGuard = 2;
-
-  Loaded(const Candidate& candidate, int threads, const Problem& problem, int mostRows = 0)
-      : candidate(candidate), backend(candidate.make(threads)), n(problem.n) {
-    std::vector<float> rows = problem.jacobian, theta = problem.theta;
-    rows.resize(rows.size() + static_cast<std::size_t>(kGuard * n), std::nanf(""));
-    theta.resize(theta.size() + kGuard, std::nanf(""));
-    backend->reserve(Space::kTheta, n + kGuard);
-    backend->write(Space::kTheta, 0, theta.data(), n + kGuard);
-    backend->reserveJacobian(problem.rows + kGuard, n);
-    backend->write(Space::kJacobian, 0, rows.data(), (problem.rows + kGuard) * n);
-    p = backend->makeState(n, 0);
-    const std::vector<double> values(problem.p.begin(), problem.p.end());
-    backend->writeState(*p, values.data());
-    backend->prepare({Gram{0, n}}, {1, problem.rows, std::max(problem.rows, mostRows)});
-  }
-
-  std::vector<double> covariance() const {
-    std::vector<double> result(static_cast<std::size_t>(n));
-    backend->readState(*p, result.data());
-    return result;
-  }
-  std::vector<double> theta() const {
-    std::vector<double> result(static_cast<std::size_t>(n + kGuard));
-    View all;
-    all.space = Space::kTheta;
-    all.rows = 1;
-    all.cols = static_cast<int>(result.size());
-    backend->readView(all, 1, result.data());
-    for (int i = 0; i < kGuard; ++i) {
-      CHECK(std::isnan(result.back()));
-      result.pop_back();
-    }
-    return result;
-  }
-
-  KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update) {
-    KalmanUpdateResult result;
-    withoutAllocation(candidate, [&] { result = backend->kalmanUpdate(update, *p); });
-    return result;
-  }
-
-  const Candidate& candidate;
-  std::unique_ptr<Backend> backend;
-  std::int64_t n;
-  std::unique_ptr<StateArray> p;
-};
-
-/// A square root and no factor.
-KalmanUpdate updateOf(int rows, const double* gain, const double* root, CovarianceRule rule,
-                      double floor) {
-  KalmanUpdate update;
-  update.rows = update.rootRows = rows;
-  update.gain = gain;
-  update.root = root;
-  update.rule = rule;
-  update.floor = floor;
-  return update;
-}
-
-std::vector<double> gramOf(Loaded& loaded, const Problem& problem, bool weighted,
-                           const std::vector<Gram>& parts) {
-  std::vector<double> gram(static_cast<std::size_t>(problem.rows * problem.rows), 0.0);
-  Frame frame;
-  frame.gram = gram.data();
-  frame.gramRows = problem.rows;
-  frame.gramWeights = weighted ? loaded.p.get() : nullptr;
-  for (const Step part : parts) {
-    withoutAllocation(loaded.candidate, [&] { loaded.backend->run(part, frame); });
-  }
-  return gram;
-}
-
-/// sum over columns c of [begin, end) of G[i, c] weights[c] G[j, c]; weights null: ones.
-template <class T>
-T gramEntry(const ref::Memory<T>& memory, std::int64_t i, std::int64_t j, std::int64_t begin,
-            std::int64_t end, const T* weights) {
-  const T* left = memory.jacobian.data() + i * memory.parameters;
-  const T* right = memory.jacobian.data() + j * memory.parameters;
-  T sum(0);
-  for (std::int64_t c = begin; c < end; ++c) {
-    sum += weights != nullptr ? left[c] * weights[c] * right[c] : left[c] * right[c];
-  }
-  return sum;
 }
 
 /// Lower-triangular inverse of the Cholesky factor of G diag(p) G^T + I, as a filter would pass it,
