@@ -53,7 +53,8 @@ export interface StepResult {
 }
 
 /**
- * What the Kalman filter saw and did in a step. S = H·diag(p)·Hᵀ + R is the innovation covariance.
+ * What the Kalman filter saw and did in a step. S = H·Σ·Hᵀ + R is the innovation covariance.
+ * With `covariance: "lofi"` p is the diagonal part, which no variance exceeds.
  * `pMean`, `pMin` and `pMax` are of the posterior variances of the last applied step, before the process
  * noise of the next one is added; until a step was applied, of those that the first one starts from.
  */
@@ -70,6 +71,8 @@ export interface KalmanStatistics {
   readonly jitter: number;
   /** (largest / smallest Cholesky pivot)², a lower bound of the condition number of S. */
   readonly pivotRatio: number;
+  /** By how much `gain: "adaptive"` has scaled the covariance so far, from e⁻³ to e⁶; 1 with a fixed gain. */
+  readonly gain: number;
   /** Variances that the floor caught in this step. */
   readonly floored: number;
   /** Mean of the variances p. */

@@ -146,7 +146,9 @@ class Updater {
       statistics.floored += context_.ops.kalmanColumns(apply);
       addStatistics(p_ + column, columns, column == begin, statistics);
       for (int j = 0; dual_ != nullptr && j < columns; ++j) {
-        dual_[column + j] *= before[j] / p_[column + j];
+        // A frozen parameter has p = new p = 0.
+        const float next = p_[column + j];
+        dual_[column + j] *= next > 0 ? before[j] / next : 1;
       }
     }
   }

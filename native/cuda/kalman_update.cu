@@ -65,7 +65,8 @@ struct UpdateArgs {
   }
 };
 
-/// A zero step and a zero q leave theta and p as they are, to the bit. Returns p / (new p).
+/// A zero step and a zero q leave theta and p as they are, to the bit. Returns p / (new p), 1 for a
+/// frozen parameter, whose p is 0.
 __device__ float updateColumn(const UpdateArgs& args, std::int64_t c, float step, float q,
                               Statistics& statistics) {
   const float p = args.p[c];
@@ -80,7 +81,7 @@ __device__ float updateColumn(const UpdateArgs& args, std::int64_t c, float step
   statistics.sum += static_cast<double>(next);
   statistics.min = fminf(statistics.min, next);
   statistics.max = fmaxf(statistics.max, next);
-  return p / next;
+  return next > 0 ? p / next : 1;
 }
 
 /// The block's statistics, threads in their order.

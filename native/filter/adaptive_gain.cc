@@ -33,6 +33,10 @@ double AdaptiveGain::observe(double slope) {
   return factor;
 }
 
+double AdaptiveGain::total() const {
+  return std::exp(log_);
+}
+
 void AdaptiveGain::visitState(StateVisitor& visitor) {
   visitor.number("gain_samples", samples_);
   visitor.number("gain_sum", sum_);

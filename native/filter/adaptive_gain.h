@@ -21,6 +21,8 @@ class AdaptiveGain {
   /// d log P(label) / dc of a sample that is about to be learned from; returns the factor of the
   /// covariance after it.
   double observe(double slope);
+  /// The product of all factors.
+  double total() const;
   void visitState(StateVisitor& visitor);
 
  private:

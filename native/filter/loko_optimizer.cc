@@ -273,6 +273,7 @@ StepResult LokoOptimizer::step(Objective& objective, const Targets& targets) {
   }
   ++(result.skipped == SkipReason::kNone ? state_.steps : state_.skippedSteps);
   result.p0 = state_.p0;
+  result.gain = state_.gain.total();
   return result;
 }
 

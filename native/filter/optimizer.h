@@ -59,6 +59,7 @@ struct StepResult {
   double trustScale = 1;     // factor of the step, below 1 where the trust region held it back
   double jitter = 0;         // what had to be added to the diagonal of S; 0 almost always
   double pivotRatio = 0;     // (max/min Cholesky pivot)^2: a LOWER bound of the condition of S
+  double gain = 1;           // by how much an adaptive gain has scaled the covariance in all
   std::int64_t floored = 0;  // entries of p caught by the floor in this step
   CovarianceSummary p;
 };

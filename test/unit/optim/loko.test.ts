@@ -100,30 +100,60 @@ describe("LoKO", () => {
   });
 
   test("observes the categorical likelihood, or the softmax where an option says so", async () => {
-    const categorical = await thetaAfter((fresh) => new LoKO(fresh));
+    const defaults = await thetaAfter((fresh) => new LoKO(fresh));
     const { POSITIVE_INFINITY: none } = Number;
     for (const same of [
-      { observation: "categorical", update: "linear", gain: "fixed" },
-      { tau: 3, trustRegion: 2 },
+      { observation: "categorical", update: "iterated", gain: "adaptive", covariance: "lofi" },
+      { covarianceRank: 16, tau: 1 },
+      { gain: "adaptive", trustRegion: none },
     ] as const) {
-      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(categorical);
+      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(defaults);
     }
-    const adaptive = await thetaAfter((fresh) => new LoKO(fresh, { gain: "adaptive" }));
-    expect(adaptive).not.toEqual(categorical);
+    const linear = await thetaAfter((fresh) => new LoKO(fresh, { update: "linear" }));
+    expect(linear).not.toEqual(defaults);
     for (const same of [
-      { update: "iterated" },
-      { gain: "adaptive", tau: 1, trustRegion: none },
+      { observation: "categorical", update: "linear", gain: "fixed", covariance: "fdekf" },
+      { tau: 3, trustRegion: 2 },
+      { processNoise: 0 },
     ] as const) {
-      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(adaptive);
+      expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(linear);
     }
     const softmax = await thetaAfter((fresh) => new LoKO(fresh, { p0: "auto", beta: 0.9 }));
-    expect(softmax).not.toEqual(categorical);
+    expect(softmax).not.toEqual(linear);
     expect(
       await thetaAfter(
         (fresh) =>
           new LoKO(fresh, { observation: "softmax", beta: 0.9, tau: 1, trustRegion: 1, r0: 0.1 }),
       ),
     ).toEqual(softmax);
+  });
+
+  test("keeps a diagonal covariance where it is asked for, and any rank of a low-rank one", async () => {
+    const seen = new Set<string>();
+    for (const options of [
+      { covariance: "fdekf" },
+      { covariance: "vdekf" },
+      { covarianceRank: 1 },
+      { covarianceRank: 40 },
+      { gain: "fixed", update: "iterated" },
+      { processNoiseRatio: 1e-3, gain: "adaptive" },
+      { observation: "logits", covariance: "lofi" },
+      { observation: "softmax", covariance: "lofi", noise: "residual" },
+    ] as const) {
+      seen.add(String(await thetaAfter((fresh) => new LoKO(fresh, options))));
+    }
+    expect(seen.size).toBe(8);
+  });
+
+  test("says by how much its gain has changed", async () => {
+    const optimizer = new LoKO(model, { p0: 1e-6 });
+    let last = await optimizer.step(images(1), LABEL);
+    expect(last.kalman!.gain).toBe(1);
+    for (let i = 0; i < 30; i++) last = await optimizer.step(images(1), LABEL);
+    // Far too small a p0 for a sample that comes again and again.
+    expect(last.kalman!.gain).toBeGreaterThan(2);
+    const fixed = new LoKO(model, { update: "linear" });
+    expect((await fixed.step(images(1), LABEL)).kalman!.gain).toBe(1);
   });
 
   test("keeps a parameter group whose initial variance is zero", async () => {
@@ -194,6 +224,16 @@ describe("LoKO", () => {
       "an adaptive gain without the evidence of an iterated update",
       { update: "linear", gain: "adaptive" },
       ["gain", "iterated"],
+    ],
+    [
+      "process noise of a low-rank covariance",
+      { covariance: "lofi", processNoise: 1e-4, gain: "adaptive" },
+      ["noise", "fdekf"],
+    ],
+    [
+      "a rank of a diagonal covariance",
+      { covariance: "vdekf", covarianceRank: 3 },
+      ["covarianceRank", "lofi"],
     ],
     [
       "a share of the trace beside an exact rank",
