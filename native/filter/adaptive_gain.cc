@@ -11,10 +11,10 @@ constexpr double kHorizon = 20;   // samples that the statistic remembers
 constexpr double kNoiseBand = 1;  // |t| up to which a slope is chance
 constexpr double kStrongest = 3;  // |t| beyond the band that counts
 constexpr double kUp = 0.06;      // of c per sample and unit of t
-constexpr double kDown = 0.03;    //
-constexpr double kLeast = -3,
-                 kMost = 6;    // of c: no shrinking below e^-3, so that growth is not far
-constexpr double kFirst = 10;  // samples until the statistic counts in full
+constexpr double kDown = 0.03;    // the same where larger steps would have been worse
+constexpr double kLeast = -3;     // of c: not lower, so that growth is not far
+constexpr double kMost = 6;       // of c
+constexpr double kFirst = 10;     // samples until the statistic counts in full
 
 }  // namespace
 

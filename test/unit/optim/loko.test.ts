@@ -52,7 +52,7 @@ describe("LoKO", () => {
   });
 
   test("reports the numbers of the filter", async () => {
-    const optimizer = new LoKO(model, { observationRank: "exact" });
+    const optimizer = new LoKO(model, { observationRank: "exact", covariance: "fdekf" });
     const first = await optimizer.step(images(1), LABEL);
     expect(first.rows).toBe(6); // m - 1 informative directions
     const { p0, pMin, pMean, pMax, jitter, floored, trustScale, nis, traceR } = first.kalman!;
@@ -135,7 +135,7 @@ describe("LoKO", () => {
       { covariance: "vdekf" },
       { covarianceRank: 1 },
       { covarianceRank: 40 },
-      { gain: "fixed", update: "iterated" },
+      { gain: "fixed", update: "iterated", covarianceRank: 2 },
       { processNoiseRatio: 1e-3, gain: "adaptive" },
       { observation: "logits", covariance: "lofi" },
       { observation: "softmax", covariance: "lofi", noise: "residual" },
@@ -143,6 +143,14 @@ describe("LoKO", () => {
       seen.add(String(await thetaAfter((fresh) => new LoKO(fresh, options))));
     }
     expect(seen.size).toBe(8);
+  });
+
+  test("keeps what it saw in the low-rank part while its rank suffices, not in p", async () => {
+    const optimizer = new LoKO(model, { update: "iterated", gain: "fixed" });
+    const { p0, pMean } = (await optimizer.step(images(1), LABEL)).kalman!;
+    expect(pMean).toBe(p0);
+    for (let i = 0; i < 20; i++) await optimizer.step(images(1, i), LABEL);
+    expect((await optimizer.step(images(1), LABEL)).kalman!.pMean).toBeLessThan(p0);
   });
 
   test("says by how much its gain has changed", async () => {
