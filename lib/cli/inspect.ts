@@ -11,6 +11,7 @@ import { type TargetModule, targetModulesOf } from "../lora/modules.js";
 import { architectureOf } from "../models/architecture.js";
 import { labelCount, readLabels } from "../models/labels.js";
 import { elementsOf } from "../tensor/shape.js";
+import { extentOf } from "./extent.js";
 import { addCommonOptions, type CommonOptions, SharedOptions } from "./options.js";
 import {
   byteSize,
@@ -185,7 +186,7 @@ function grouped(modules: readonly TargetModule[], prefix: string): ModuleGroup[
 }
 
 function range(values: readonly number[]): number | readonly [number, number] {
-  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const [least, most] = extentOf(values);
   return least === most ? least : [least, most];
 }
 

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { LokoError } from "../errors.js";
+import { extentOf } from "./extent.js";
 
 export { count, counted } from "../report/format.js";
 
@@ -43,7 +44,7 @@ export function printFacts(
   rows: readonly (readonly [string, string | undefined])[],
 ): Promise<boolean> {
   const shown = rows.filter((row): row is readonly [string, string] => row[1] !== undefined);
-  const width = Math.max(...shown.map(([name]) => name.length)) + 2;
+  const width = extentOf(shown.map(([name]) => name.length))[1] + 2;
   return printLine(shown.map(([name, value]) => name.padEnd(width) + value).join("\n"));
 }
 
@@ -51,7 +52,7 @@ export function printFacts(
 export function printTable(rows: readonly (readonly string[])[]): Promise<boolean> {
   const [header, ...body] = rows;
   const columns = header!.map((_, column) => ({
-    width: Math.max(...rows.map((row) => row[column]!.length)),
+    width: extentOf(rows.map((row) => row[column]!.length))[1],
     isNumeric: body.every((row) => /^[\d.,-]+$|^NaN$|^-?Infinity$|^$/.test(row[column]!)),
   }));
   const line = (row: readonly string[]) =>

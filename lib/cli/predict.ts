@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { LokoError } from "../errors.js";
 import { predict } from "../metrics/accumulator.js";
+import { extentOf } from "./extent.js";
 import type { PredictSource } from "./feed.js";
 import {
   addCommonOptions,
@@ -95,7 +96,7 @@ function labelOf(index: number, { model, feed }: Session): string {
 }
 
 function softmax(logits: Float32Array): number[] {
-  const largest = Math.max(...logits);
+  const largest = extentOf(logits)[1];
   const exponentials = Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = exponentials.reduce((total, value) => total + value, 0);
   return exponentials.map((value) => value / sum);

@@ -72,7 +72,25 @@ Ctrl-C finishes the running step and saves the adapter; a second one ends at onc
 
 export function define(command: Command): void {
   command.argument("[config]", "JSON file with options").addHelpText("after", EXAMPLES);
-  const options = new SharedOptions(command);
+  const options = addTrainOptions(new SharedOptions(command));
+  command.action(async (config: string | undefined) => {
+    const given = await readTrainOptions(options, config);
+    const { train } = await import("./training.js");
+    await train(given);
+  });
+}
+
+/** Those of the flags and, where there is one, of a configuration file. */
+export async function readTrainOptions(
+  options: SharedOptions,
+  config: string | undefined,
+): Promise<TrainOptions> {
+  const file =
+    config === undefined ? undefined : { path: config, values: await readJsonObject(config) };
+  return options.resolve<TrainOptions>(["model", "train", "output"], file);
+}
+
+export function addTrainOptions(options: SharedOptions): SharedOptions {
   addModelOptions(options)
     .group("Data:")
     .value("--train <path>", "examples: TSV, CSV, JSON lines, Parquet; images (see --format)", text)
@@ -130,12 +148,5 @@ export function define(command: Command): void {
       choice("none", "all", "lora_only"),
     )
     .flag("--use-rslora", "scale is alpha / sqrt(r)");
-  addCommonOptions(options);
-
-  command.action(async (config: string | undefined) => {
-    const file =
-      config === undefined ? undefined : { path: config, values: await readJsonObject(config) };
-    const { train } = await import("./training.js");
-    await train(options.resolve<TrainOptions>(["model", "train", "output"], file));
-  });
+  return addCommonOptions(options);
 }

@@ -188,8 +188,10 @@ void run(const Conv2dBackward& op, const Frame& frame, Context& context) {
     product.n = in;
     product.gather = Gather::kCotangentPatches;
     product.patches = {op.window, out, in};
-    addTerm(product, operandOf(columnsOf(context.rows(op.dy, segments), group * out)),
-            context.matrix(op.weights[static_cast<std::size_t>(group)], out, taps * in),
+    Operand weights = context.matrix(op.weights[static_cast<std::size_t>(group)], out, taps * in);
+    // A tap begins at a multiple of `in` along a row.
+    weights.aligned = weights.aligned && in % 4 == 0;
+    addTerm(product, operandOf(columnsOf(context.rows(op.dy, segments), group * out)), weights,
             taps * out);
     if (a != nullptr) {  // u already carries the scale
       const Rows factors = columnsOf(denseRows(a, op.spread.cols, op.dx.cols), group * in);

@@ -42,6 +42,12 @@ __global__ void __launch_bounds__(threads)
   *sum = value;
 }
 
+// y[to ... to + 4) = x[from ... from + 4)
+__global__ void vectorKernel(const float* x, float* y, int from, int to) {
+  const float4 v = *reinterpret_cast<const float4*>(x + from);
+  *reinterpret_cast<float4*>(y + to) = v;
+}
+
 template <bool withBarrier>
 __global__ void transposeKernel(const float* from, float* to) {
   __shared__ float tile[16][17];
@@ -284,6 +290,27 @@ TEST_CASE("a barrier that not all threads reach is a deadlock that names kernel 
   launch(nullptr, 1, 64, twoBarriersKernel);
   CHECK(contains(faultOf([] { cudaDeviceSynchronize(); }), "different barriers"));
 }
+
+#if !defined(__SANITIZE_ADDRESS__)  // which stops the program at such a read
+TEST_CASE("a vector that is read or written at an address that is no multiple of its is a fault") {
+  const auto faultOfCopy = [](int from, int to) {
+    const Healthy healthy;
+    const DeviceArray<float> x(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7}), y(8);
+    launch(nullptr, 1, 1, vectorKernel, x.get(), y.get(), from, to);
+    const std::string fault = faultOf([] { cudaDeviceSynchronize(); });
+    if (fault.empty()) CHECK(y.values()[static_cast<std::size_t>(to)] == static_cast<float>(from));
+    return fault;
+  };
+  CHECK(faultOfCopy(4, 0) == "");
+  CHECK(faultOfCopy(0, 4) == "");
+  for (const int misplaced : {1, 2, 3}) {
+    for (const std::string& fault : {faultOfCopy(misplaced, 0), faultOfCopy(0, misplaced)}) {
+      CHECK(contains(fault, "misaligned address: a float4"));
+      CHECK(contains(fault, "vectorKernel"));
+    }
+  }
+}
+#endif
 
 TEST_CASE("tensor core tiles multiply as double precision does") {
   const Healthy healthy;

@@ -247,6 +247,21 @@ describe("loko inspect", () => {
     expect(stdout).toMatch(/^dinov2\.encoder\.layer\.N\.mlp\.fc1 /m);
   });
 
+  test("shows a file of more tensors than a call has room for arguments", async () => {
+    const tensors = Array.from({ length: 150_000 }, (_, i) => [
+      `t${i}`,
+      { dtype: "F32", shape: [0], data_offsets: [0, 0] },
+    ]);
+    const header = Buffer.from(JSON.stringify(Object.fromEntries(tensors)));
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(header.length));
+    writeFileSync(join(dir, "many.safetensors"), Buffer.concat([length, header]));
+    const { code, stdout, stderr } = await loko("inspect", "many.safetensors");
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toMatch(/^F32 +\[0\] +t149999$/m);
+    expect(stdout).toMatch(/^tensors +0 parameters in 150,000 tensors, F32, 0 B$/m);
+  });
+
   test("says why a model is not supported, and still shows the rest", async () => {
     const other = join(dir, "other");
     writeSyntheticBert(other, { hidden: 16, layers: 1, heads: 2, labels: ["a", "b"] });

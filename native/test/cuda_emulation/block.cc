@@ -375,6 +375,12 @@ void reportMisuse(const Site& site, const char* why) {
               " (" + site.function + "): " + why);
 }
 
+void reportMisaligned(const char* type, unsigned alignment) {
+  throw Fault(std::string("misaligned address: a ") + type +
+              " is read or written with one instruction, at a multiple of " +
+              std::to_string(alignment) + " bytes");
+}
+
 }  // namespace loko::emulation
 
 long long clock64() {

@@ -20,9 +20,10 @@
 
 namespace loko::emulation {
 
-/// A bug that real hardware would show as a hang, a corruption or nothing at all: a deadlock, a
-/// write outside an allocation, a collective used against its rules. Thrown by the API call that
-/// executed the kernel; until reset() every further call returns cudaErrorLaunchFailure.
+/// A bug that real hardware would show as a hang, a corruption, an error without a place or nothing at
+/// all: a deadlock, a write outside an allocation, a misaligned vector, a collective used against its
+/// rules. Thrown by the API call that executed the kernel; until reset() every further call returns
+/// cudaErrorLaunchFailure.
 class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };

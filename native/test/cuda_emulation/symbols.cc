@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <sstream>
 #include <unordered_map>
@@ -62,8 +61,11 @@ void readSymbols(SymbolTable& table, const ElfW(Sym) * symbols, std::size_t coun
 
 SymbolTable readTable() {
   SymbolTable table;
-  std::ifstream file("/proc/self/exe", std::ios::binary);
-  const std::string image((std::istreambuf_iterator<char>(file)), {});
+  std::ifstream file("/proc/self/exe", std::ios::binary | std::ios::ate);
+  // At once: a build for a sanitizer has hundreds of megabytes.
+  std::string image(file ? static_cast<std::size_t>(file.tellg()) : 0, '\0');
+  file.seekg(0);
+  file.read(image.data(), static_cast<std::streamsize>(image.size()));
   if (image.size() < sizeof(ElfW(Ehdr)) || image.compare(0, SELFMAG, ELFMAG) != 0) return table;
   const auto& header = *reinterpret_cast<const ElfW(Ehdr)*>(image.data());
   const auto* sections = reinterpret_cast<const ElfW(Shdr)*>(image.data() + header.e_shoff);
