@@ -20,7 +20,6 @@ export interface OptimizerChoice {
   readonly optimizer: keyof typeof OPTIMIZERS;
   readonly lr?: number;
   readonly optimizerOptions?: object;
-  readonly batchSize: number;
 }
 
 /**
@@ -28,19 +27,12 @@ export interface OptimizerChoice {
  *
  * @throws LokoError ERR_OPTION.
  */
-export function checkOptimizer({ optimizer, lr, batchSize }: OptimizerChoice): void {
+export function checkOptimizer({ optimizer, lr }: OptimizerChoice): void {
   if (optimizer !== "loko") return;
   if (lr !== undefined) {
     throw new LokoError(
       "ERR_OPTION",
       "lr: LoKO has no learning rate. Leave it out, or choose another --optimizer.",
-    );
-  }
-  if (batchSize !== 1) {
-    throw new LokoError(
-      "ERR_OPTION",
-      `batchSize: LoKO learns from one example at a time, got ${batchSize}. Leave it out, or choose ` +
-        "another --optimizer.",
     );
   }
 }

@@ -108,7 +108,7 @@ export function addTrainOptions(options: SharedOptions): SharedOptions {
     .value("--lr <number>", "learning rate; LoKO has none", number(nonNegativeNumber))
     .value("--optimizer-options <json>", "other options of the optimizer's class", object)
     .value("--epochs <n>", "passes over the examples", integer(1), 1)
-    .value("--batch-size <n>", "examples of a step; LoKO learns from 1", integer(1, 2 ** 16), 1)
+    .value("--batch-size <n>", "examples of a step; LoKO is made for 1", integer(1, 2 ** 16), 1)
     .value("--max-steps <n>", "stop after this many steps", integer(1))
     .value("--seed <n>", "of the order, of a new head and of the adapter", integer(0), 0)
     .value("--gradient-accumulation-steps <n>", "batches of a step (default: 1)", integer(1))

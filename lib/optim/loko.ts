@@ -139,8 +139,10 @@ const variancePerGroup: OptionRule = {
 
 /**
  * The Low-Rank Kalman Optimizer (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551): an extended Kalman
- * filter with a diagonal covariance whose state is the trainable parameters. There is no learning rate:
- * the gain follows from the uncertainty of parameters and observations. One sample per step (B = 1).
+ * filter whose state is the trainable parameters, with a diagonal or low-rank covariance. There is no learning
+ * rate: the gain follows from the uncertainty of parameters and observations. The samples of a batch are one
+ * observation of B·k rows: one step with all they say, at the cost of B·k backward rows and of products of
+ * (B·k)² numbers. One sample a step is what it is made for.
  *
  * One step is: forward; k orthonormal directions U of the logits (the leading eigenvectors of C, and
  * that of e); G = Uᵀ·J by one backward pass with k cotangents; the innovation covariance S and its
@@ -175,12 +177,6 @@ export class LoKO extends Optimizer {
 
   /** @internal */
   protected override checkTargets(targets: Targets, batch: number, outputs: number): void {
-    if (batch !== 1) {
-      throw new LokoError(
-        "ERR_UNSUPPORTED",
-        `LoKO learns from one sample at a time: inputs.shape must begin with 1, got ${batch}.`,
-      );
-    }
     if (this.#takesValues) checkValues(targets as Float32Array, batch, outputs);
     else checkLabels(targets as Int32Array, batch, outputs);
   }

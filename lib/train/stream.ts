@@ -3,7 +3,7 @@ import { describe, LokoError } from "../errors.js";
 import type { ModelInputs } from "../models/inputs.js";
 import type { Targets } from "../optim/optimizer.js";
 
-/** One element of a stream: a batch (for LoKO of one sample) and what should have been predicted. */
+/** One element of a stream: a batch (for LoKO best of one sample) and what should have been predicted. */
 export interface OnlineSample {
   /** What the model predicts from. */
   readonly inputs: ModelInputs;

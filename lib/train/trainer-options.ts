@@ -43,8 +43,8 @@ export interface TrainerOptions<T = OnlineSample> {
   /** Stop after this many steps, over as many passes as that takes; `epochs` must be left out. */
   maxSteps?: number;
   /**
-   * Examples of one forward pass (`per_device_train_batch_size`). Default 1 for LoKO, which takes no other,
-   * else 8. Must be left out where the dataset consists of batches.
+   * Examples of one forward pass (`per_device_train_batch_size`). Default 1 for LoKO, which is made
+   * for single examples, else 8. Must be left out where the dataset consists of batches.
    */
   batchSize?: number;
   /**
@@ -329,12 +329,6 @@ function refuseGradients(given: object): void {
   if (name !== undefined) {
     throw optionError(
       `${name} is for optimizers with a learning rate, and LoKO has none. Leave it out.`,
-    );
-  }
-  const { batchSize } = values;
-  if (batchSize !== undefined && batchSize !== 1) {
-    throw optionError(
-      `batchSize must be 1, as LoKO learns from one example at a time, got ${batchSize}.`,
     );
   }
 }

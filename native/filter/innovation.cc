@@ -62,17 +62,6 @@ void scaledRoot(const std::vector<double>& factor, const CotangentBasis& basis,
 
 }  // namespace
 
-void project(const CotangentBasis& basis, const std::vector<double>& x,
-             std::vector<double>& result) {
-  result.assign(static_cast<std::size_t>(basis.rows), 0);
-  const double* u = basis.vectors.data();
-  for (int i = 0; i < basis.rows; ++i, u += basis.outputs) {
-    double sum = 0;
-    for (int c = 0; c < basis.outputs; ++c) sum += u[c] * x[static_cast<std::size_t>(c)];
-    result[static_cast<std::size_t>(i)] = sum;
-  }
-}
-
 void scaleGram(const CotangentBasis& basis, const std::vector<double>& gram,
                std::vector<double>& scaled) {
   const std::size_t k = static_cast<std::size_t>(basis.rows);
@@ -96,26 +85,38 @@ void ObservationNoise::start(int outputs, double r0) {
 void ObservationNoise::reserve(int rows) {
   weighted_.reserve(square(rows));
   product_.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(outputs_));
+  vectors_.reserve(product_.capacity());
 }
 
 void ObservationNoise::propose(double beta, const CotangentBasis& basis,
                                const std::vector<double>& residual,
                                const std::vector<double>& scaledGram) {
-  const int m = outputs_, k = basis.rows;
-  for (int c = 0; c < m; ++c) {
-    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(c) * m;
-    const double factor = (1 - beta) * residual[static_cast<std::size_t>(c)];
-    const double* from = values_.data() + row;
-    double* to = proposal_.data() + row;
-    for (int d = c; d < m; ++d)
-      to[d] = beta * from[d] + factor * residual[static_cast<std::size_t>(d)];
+  const int m = outputs_, samples = basis.samples, k = basis.rowsPerSample();
+  const double share = (1 - beta) / samples;
+  for (int sample = 0; sample < samples; ++sample) {
+    const double* e = residual.data() + std::ptrdiff_t{sample} * m;
+    for (int c = 0; c < m; ++c) {
+      const double* from = values_.data() + std::ptrdiff_t{c} * m;
+      double* to = proposal_.data() + std::ptrdiff_t{c} * m;
+      for (int d = c; d < m; ++d)
+        to[d] = (sample == 0 ? beta * from[d] : to[d]) + share * e[c] * e[d];
+    }
   }
-  weighted_ = scaledGram;
-  for (double& value : weighted_) value *= 1 - beta;
-  product_.assign(static_cast<std::size_t>(k) * static_cast<std::size_t>(m), 0);
-  addTransposedProduct({weighted_.data(), k, basis.vectors.data(), m, product_.data(), m, k, k, m});
-  addTransposedProduct({basis.vectors.data(), m, product_.data(), m, proposal_.data(), m, k, m, m,
-                        Triangle::kUpperResult});
+  for (int sample = 0; sample < samples; ++sample) {
+    weighted_.resize(square(k));
+    for (int i = 0; i < k; ++i) {
+      const double* row =
+          scaledGram.data() + std::ptrdiff_t{i * samples + sample} * basis.rows + sample;
+      for (int j = 0; j < k; ++j) {
+        weighted_[static_cast<std::size_t>(i) * k + j] = share * row[std::ptrdiff_t{j} * samples];
+      }
+    }
+    vectorsOf(basis, sample, vectors_);
+    product_.assign(static_cast<std::size_t>(k) * static_cast<std::size_t>(m), 0);
+    addTransposedProduct({weighted_.data(), k, vectors_.data(), m, product_.data(), m, k, k, m});
+    addTransposedProduct({vectors_.data(), m, product_.data(), m, proposal_.data(), m, k, m, m,
+                          Triangle::kUpperResult});
+  }
 }
 
 void ObservationNoise::projectProposal(const CotangentBasis& basis, std::vector<double>& result) {
@@ -130,31 +131,35 @@ void ObservationNoise::project(const std::vector<double>& values, const Cotangen
                                std::vector<double>& result) {
   // With T the upper triangle of R and half its diagonal, R = T + T^T and U^T R U = X + X^T for
   // X = U^T T U: half the work.
-  const int m = outputs_, k = basis.rows;
-  transposed_.resize(basis.vectors.size());  // U [m, k]
-  for (int i = 0; i < k; ++i) {
-    for (int c = 0; c < m; ++c) {
-      transposed_[static_cast<std::size_t>(c) * k + i] =
-          basis.vectors[static_cast<std::size_t>(i) * m + c];
-    }
-  }
-  product_.resize(transposed_.size());  // T^T U [m, k]
-  for (int c = 0; c < m; ++c) {
-    const double half = -0.5 * values[static_cast<std::size_t>(c) * (m + 1)];
+  const int m = outputs_, samples = basis.samples, k = basis.rowsPerSample();
+  result.assign(square(basis.rows), 0);
+  for (int sample = 0; sample < samples; ++sample) {
+    vectorsOf(basis, sample, vectors_);
+    transposed_.resize(vectors_.size());  // U [m, k]
     for (int i = 0; i < k; ++i) {
-      const std::size_t at = static_cast<std::size_t>(c) * k + i;
-      product_[at] = half * transposed_[at];
+      for (int c = 0; c < m; ++c) {
+        transposed_[static_cast<std::size_t>(c) * k + i] =
+            vectors_[static_cast<std::size_t>(i) * m + c];
+      }
     }
-  }
-  addTransposedProduct(
-      {values.data(), m, transposed_.data(), k, product_.data(), k, m, m, k, Triangle::kUpperLeft});
-  weighted_.assign(square(k), 0);
-  addTransposedProduct({product_.data(), k, transposed_.data(), k, weighted_.data(), k, m, k, k});
-  result.resize(square(k));
-  for (int i = 0; i < k; ++i) {
-    for (int j = 0; j < k; ++j) {
-      result[static_cast<std::size_t>(i) * k + j] = weighted_[static_cast<std::size_t>(i) * k + j] +
-                                                    weighted_[static_cast<std::size_t>(j) * k + i];
+    product_.resize(transposed_.size());  // T^T U [m, k]
+    for (int c = 0; c < m; ++c) {
+      const double half = -0.5 * values[static_cast<std::size_t>(c) * (m + 1)];
+      for (int i = 0; i < k; ++i) {
+        const std::size_t at = static_cast<std::size_t>(c) * k + i;
+        product_[at] = half * transposed_[at];
+      }
+    }
+    addTransposedProduct({values.data(), m, transposed_.data(), k, product_.data(), k, m, m, k,
+                          Triangle::kUpperLeft});
+    weighted_.assign(square(k), 0);
+    addTransposedProduct({product_.data(), k, transposed_.data(), k, weighted_.data(), k, m, k, k});
+    for (int i = 0; i < k; ++i) {
+      double* row = result.data() + std::ptrdiff_t{i * samples + sample} * basis.rows + sample;
+      for (int j = 0; j < k; ++j) {
+        row[std::ptrdiff_t{j} * samples] = weighted_[static_cast<std::size_t>(i) * k + j] +
+                                           weighted_[static_cast<std::size_t>(j) * k + i];
+      }
     }
   }
 }

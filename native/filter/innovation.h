@@ -5,24 +5,10 @@
 
 #include <vector>
 
+#include "filter/cotangent_basis.h"
 #include "filter/loko_options.h"
 
 namespace loko {
-
-/// The k cotangents of one step and what turns their products G = U^T J into H = E G.
-///
-/// Stored Jacobian rows are those of ORTHONORMAL cotangents, never scaled by eigenvalues, so that
-/// float32 keeps its relative precision per direction; E = diag(scale) is applied in float64.
-struct CotangentBasis {
-  int rows = 0;                 // k
-  int outputs = 0;              // m
-  std::vector<double> vectors;  // U^T [k, m]
-  std::vector<double> scale;    // [k]
-};
-
-/// U^T x for x [m].
-void project(const CotangentBasis& basis, const std::vector<double>& x,
-             std::vector<double>& result);
 
 /// M_H = E M E for M = G diag(p) G^T [k, k].
 void scaleGram(const CotangentBasis& basis, const std::vector<double>& gram,
@@ -34,13 +20,13 @@ class ObservationNoise {
  public:
   /// R = r0 I.
   void start(int outputs, double r0);
-  /// R <- beta R + (1 - beta)(e e^T + U M_H U^T), into a proposal that commit() makes valid.
+  /// R <- beta R + (1 - beta)(e e^T + U M_H U^T), mean over the samples, into a proposal that commit() makes valid.
   void propose(double beta, const CotangentBasis& basis, const std::vector<double>& residual,
                const std::vector<double>& scaledGram);
   void commit() { values_.swap(proposal_); }
   /// Memory for a proposal of so many rows, which then allocates nothing.
   void reserve(int rows);
-  /// R_k = U^T R U [k, k] of the proposal or the valid R.
+  /// R_k = U^T R U [k, k] of the proposal or the valid R; 0 between samples.
   void projectProposal(const CotangentBasis& basis, std::vector<double>& result);
   void projectCurrent(const CotangentBasis& basis, std::vector<double>& result);
 
@@ -59,7 +45,7 @@ class ObservationNoise {
 
   int outputs_ = 0;
   std::vector<double> values_, proposal_;
-  std::vector<double> weighted_, transposed_, product_;  // scratch
+  std::vector<double> weighted_, transposed_, product_, vectors_;  // scratch
 };
 
 /// What the backend needs for the update, and what the report says about S.

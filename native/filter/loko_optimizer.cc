@@ -123,119 +123,41 @@ double LokoOptimizer::predicted(double p) const {
 }
 
 void LokoOptimizer::check(const Objective& objective, const Targets& targets) const {
-  if (objective.batch() != 1) {
-    throw Error(ErrorCode::kUnsupported,
-                "LoKO learns from one sample per step; the batch holds " +
-                    std::to_string(objective.batch()) +
-                    ". Pass the samples one by one, or use a first-order optimizer for batches.");
-  }
-  checkTargets(targets, 1, objective.outputs());
+  checkTargets(targets, objective.batch(), objective.outputs());
   const bool regression = options_.observation == Observation::kRegression;
   if (regression == targets.values.empty()) {
     throw Error(ErrorCode::kShapeMismatch,
-                regression ? "Observation \"regression\" needs target values [1, m]; got labels."
+                regression ? "Observation \"regression\" needs target values [B, m]; got labels."
                            : "This observation needs labels; got target values. Use observation "
                              "\"regression\" for them.");
   }
 }
 
-void LokoOptimizer::observe(const std::vector<double>& logits, const Targets& targets,
+/// e [B, m], and pi where there is one.
+void LokoOptimizer::observe(const std::vector<double>& logits, const Targets& targets, int samples,
                             std::vector<double>& innovation) {
-  const int m = static_cast<int>(logits.size());
+  const std::size_t m = logits.size() / static_cast<std::size_t>(samples);
   innovation.resize(logits.size());
   switch (options_.observation) {
     case Observation::kSoftmax:
     case Observation::kCategorical:
       pi_.resize(logits.size());
-      softmax(logits.data(), m, pi_.data());
-      softmaxInnovation(pi_.data(), m, targets.labels[0], innovation.data());
+      for (std::size_t b = 0; b * m < logits.size(); ++b) {
+        softmax(logits.data() + b * m, static_cast<int>(m), pi_.data() + b * m);
+        softmaxInnovation(pi_.data() + b * m, static_cast<int>(m), targets.labels[b],
+                          innovation.data() + b * m);
+      }
       return;
     case Observation::kLogits:
       for (std::size_t c = 0; c < logits.size(); ++c) innovation[c] = -logits[c];
-      innovation[static_cast<std::size_t>(targets.labels[0])] += 1;
+      for (std::size_t b = 0; b * m < logits.size(); ++b) {
+        innovation[b * m + static_cast<std::size_t>(targets.labels[b])] += 1;
+      }
       return;
     case Observation::kRegression:
       for (std::size_t c = 0; c < logits.size(); ++c) innovation[c] = targets.values[c] - logits[c];
       return;
   }
-}
-
-void LokoOptimizer::chooseBasis() {
-  const int m = static_cast<int>(innovation_.size());
-  basis_.outputs = m;
-  const RankOption rank = options_.rank.value_or(RankOption{});
-  if (options_.observation == Observation::kCategorical) {
-    chooseCategoricalBasis(rank);
-  } else if (options_.observation == Observation::kSoftmax) {
-    const double share = rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1;
-    spectrum_.compute(pi_, rank.kind == RankOption::Kind::kFixed ? rank.rows : m - 1, share);
-    basis_.rows = spectrum_.pairs();
-    basis_.vectors = spectrum_.vectors();
-    basis_.scale = spectrum_.values();  // U^T C = Lambda U^T
-  } else if (basis_.rows != m) {
-    basis_.rows = m;
-    basis_.scale.assign(innovation_.size(), 1);
-    basis_.vectors.assign(innovation_.size() * innovation_.size(), 0);
-    for (std::size_t c = 0; c < innovation_.size(); ++c) {
-      basis_.vectors[c * (innovation_.size() + 1)] = 1;
-    }
-  }
-}
-
-void LokoOptimizer::chooseCategoricalBasis(const RankOption& rank) {
-  const int m = static_cast<int>(innovation_.size());
-  const auto useSpectrum = [&] {
-    basis_.rows = spectrum_.pairs();
-    basis_.vectors = spectrum_.vectors();
-    basis_.scale.clear();
-    for (const double value : spectrum_.values()) basis_.scale.push_back(std::sqrt(value));
-  };
-  if (rank.kind != RankOption::Kind::kFixed) {
-    spectrum_.compute(pi_, m - 1, rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1);
-    useSpectrum();
-    if (basis_.rows < m - 1) addInnovationDirection();
-    return;
-  }
-  const int rows = std::min(rank.rows, m - 1);
-  spectrum_.compute(pi_, rows - 1, 1);
-  useSpectrum();
-  addInnovationDirection();
-  if (basis_.rows < rows) {  // the innovation lies in the span already
-    spectrum_.compute(pi_, rows, 1);
-    useSpectrum();
-  }
-}
-
-/// Appends the part of e outside the span of the eigenvectors, unless nothing but rounding is left.
-/// C has no cross terms with it: U^T C r = Lambda U^T r = 0.
-void LokoOptimizer::addInnovationDirection() {
-  const std::size_t m = innovation_.size();
-  std::vector<double> rest = innovation_, coefficients;
-  const auto norm = [&] {
-    double sum = 0;
-    for (const double value : rest) sum += value * value;
-    return std::sqrt(sum);
-  };
-  const double whole = norm();
-  // Twice is enough for orthogonality to rounding (Kahan, Parlett).
-  for (int pass = 0; pass < 2; ++pass) {
-    double mean = 0;
-    for (const double value : rest) mean += value / static_cast<double>(m);
-    for (double& value : rest) value -= mean;
-    project(basis_, rest, coefficients);
-    for (std::size_t i = 0; i < coefficients.size(); ++i) {
-      for (std::size_t c = 0; c < m; ++c) rest[c] -= coefficients[i] * basis_.vectors[i * m + c];
-    }
-    const double left = norm();
-    if (!(left > 1e-8 * whole)) return;
-    for (double& value : rest) value /= left;
-  }
-  double mean = 0, variance = 0;
-  for (std::size_t c = 0; c < m; ++c) mean += pi_[c] * rest[c];
-  for (std::size_t c = 0; c < m; ++c) variance += pi_[c] * (rest[c] - mean) * (rest[c] - mean);
-  basis_.vectors.insert(basis_.vectors.end(), rest.begin(), rest.end());
-  basis_.scale.push_back(std::sqrt(std::max(variance, 1e-200)));
-  ++basis_.rows;
 }
 
 /// tau * trace(C)/|H|_F^2 and its analogues, with gram_ = G G^T.
@@ -244,8 +166,8 @@ double LokoOptimizer::automaticVariance() const {
   double scale = 1, numerator = basis_.rows;
   if (options_.observation == Observation::kSoftmax) {
     // Relative to the largest eigenvalue, whose square may underflow.
-    scale = basis_.scale[0];
-    numerator = spectrum_.trace() / scale;
+    scale = *std::max_element(basis_.scale.begin(), basis_.scale.end());
+    numerator = basis_.samples * chooser_.trace() / scale;
   }
   double squares = 0;
   for (std::size_t i = 0; i < k; ++i) {
@@ -265,7 +187,7 @@ StepResult LokoOptimizer::step(Objective& objective, const Targets& targets) {
   result.p = state_.summary;
   objective.forward(result.logits);
   if (allFinite(result.logits)) {
-    reportPrediction(targets, 1, objective.outputs(), result);
+    reportPrediction(targets, objective.batch(), objective.outputs(), result);
     result.skipped = learn(objective, targets, result);
   } else {
     result.loss = std::numeric_limits<double>::quiet_NaN();
@@ -302,16 +224,16 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
 }
 
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
-  observe(result.logits, targets, innovation_);
-  label_ = targets.labels.empty() ? 0 : targets.labels[0];
+  observe(result.logits, targets, objective.batch(), innovation_);
+  labels_.assign(targets.labels.begin(), targets.labels.end());
   if (options_.observation == Observation::kLogits) {
     result.loss = 0;
     for (const double e : innovation_)
       result.loss += e * e / static_cast<double>(innovation_.size());
   }
-  chooseBasis();
-  result.rows = basis_.rows;
-  objective.jacobian(basis_.vectors, basis_.rows, gramRequest());
+  chooser_.choose(options_, pi_, innovation_, objective.batch(), basis_);
+  result.rows = basis_.rowsPerSample();
+  objective.jacobian(basis_.vectors, basis_.rowsPerSample(), gramRequest());
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
   if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return SkipReason::kFactorisationFailed;
   const std::size_t k = static_cast<std::size_t>(basis_.rows);
@@ -429,7 +351,7 @@ bool LokoOptimizer::solve(StepResult& result) {
         for (std::size_t i = 0; i < k; ++i) {
           projectedNoise_[i * (k + 1)] = fixed ? r0_ : basis_.scale[i];
         }
-        result.traceR = fixed ? r0_ * basis_.outputs : spectrum_.trace();
+        result.traceR = fixed ? r0_ * basis_.outputs : chooser_.trace();
         break;
       }
     }
@@ -445,13 +367,13 @@ bool LokoOptimizer::solve(StepResult& result) {
 }
 
 bool LokoOptimizer::solveCategorical(StepResult& result) {
-  result.traceR = spectrum_.trace();
+  result.traceR = chooser_.trace();
   // Also for an iterated update: what is reported of S is of the prediction.
   if (!solveCategoricalGain(basis_, gram_, projectedInnovation_, options_.covariance, gain_)) {
     return false;
   }
   return options_.update == Update::kLinear ||
-         solvePosteriorMode({result.logits, label_}, basis_, gram_, options_.covariance,
+         solvePosteriorMode({result.logits, labels_}, basis_, gram_, options_.covariance,
                             options_.gain == Gain::kAdaptive ? &sensitivity_ : nullptr, gain_,
                             response_);
 }
@@ -462,13 +384,14 @@ bool LokoOptimizer::holdInTrustRegion(StepResult& result) {
   std::vector<double> moved(static_cast<std::size_t>(k));  // M a: the linearised change in k-space
   multiplySymmetric(gram_, k, gain_.gain.data(), moved.data());
   // Rows of U are orthogonal to the ones vector for softmax and categorical: U M a is centred.
-  change_.assign(static_cast<std::size_t>(basis_.outputs), 0);
+  const std::size_t m = static_cast<std::size_t>(basis_.outputs);
+  const std::size_t samples = static_cast<std::size_t>(basis_.samples);
+  change_.assign(samples * m, 0);
   double energy = 0;  // a^T M a = sum_j delta_j^2 / p_j
   for (std::size_t i = 0; i < moved.size(); ++i) {
     energy += gain_.gain[i] * moved[i];
-    for (std::size_t c = 0; c < change_.size(); ++c) {
-      change_[c] += basis_.vectors[i * change_.size() + c] * moved[i];
-    }
+    double* change = change_.data() + i % samples * m;
+    for (std::size_t c = 0; c < m; ++c) change[c] += basis_.vectors[i * m + c] * moved[i];
   }
   double largest = 0;
   for (const double value : change_) largest = std::max(largest, std::fabs(value));
@@ -502,7 +425,7 @@ void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets&
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
   if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return;
-  observe(posterior_, targets, residual_);
+  observe(posterior_, targets, objective.batch(), residual_);
   scaleGram(basis_, gram_, scaledGram_);
   state_.noise.propose(beta_, basis_, residual_, scaledGram_);
   state_.noise.commit();

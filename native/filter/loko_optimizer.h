@@ -1,19 +1,20 @@
 #pragma once
 
 // The Low-Rank Kalman Optimizer: an extended Kalman filter over the parameters theta (Abdi, Sun, Zhang, Kaski,
-// Pan, arXiv 2410.11551) with a covariance that is diagonal or diagonal plus low rank. One sample per step.
+// Pan, arXiv 2410.11551) with a covariance that is diagonal or diagonal plus low rank. The samples of
+// a batch are one observation: their rows are stacked.
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "filter/adaptive_gain.h"
+#include "filter/cotangent_basis.h"
 #include "filter/innovation.h"
 #include "filter/loko_options.h"
 #include "filter/low_rank.h"
 #include "filter/optimizer.h"
 #include "filter/posterior_mode.h"
-#include "filter/spectrum.h"
 
 namespace loko {
 
@@ -43,7 +44,6 @@ class LokoOptimizer : public Optimizer {
   LokoOptimizer(Backend& backend, std::int64_t parameters, int outputs, const LokoOptions& options,
                 const std::vector<ParameterRange>& ranges = {});
 
-  /// Throws kUnsupported for batches: feed samples one by one.
   StepResult step(Objective& objective, const Targets& targets) override;
   void control(const StepControl& control) override;
   void visitState(StateVisitor& visitor) override;
@@ -60,11 +60,8 @@ class LokoOptimizer : public Optimizer {
   bool estimatesNoise() const;
 
   void check(const Objective& objective, const Targets& targets) const;
-  void observe(const std::vector<double>& logits, const Targets& targets,
+  void observe(const std::vector<double>& logits, const Targets& targets, int samples,
                std::vector<double>& innovation);
-  void chooseBasis();
-  void chooseCategoricalBasis(const RankOption& rank);
-  void addInnovationDirection();
   double automaticVariance() const;
   SkipReason learn(Objective& objective, const Targets& targets, StepResult& result);
   SkipReason solveSafely(StepResult& result);
@@ -85,7 +82,7 @@ class LokoOptimizer : public Optimizer {
   // Scratch of one step.
   std::vector<double> pi_, innovation_, projectedInnovation_, gram_, scaledGram_, projectedNoise_;
   std::vector<double> change_, posterior_, residual_;
-  SoftmaxSpectrum spectrum_;
+  BasisChooser chooser_;
   CotangentBasis basis_;
   LowRank lowRank_;
   std::vector<double> sensitivity_,
@@ -94,7 +91,7 @@ class LokoOptimizer : public Optimizer {
   KalmanUpdate update_;
   AdaptiveGain nextGain_;
   double growth_ = 1;  // factor of the covariance after this step
-  int label_ = 0;
+  std::vector<int> labels_;
 };
 
 }  // namespace loko

@@ -44,37 +44,31 @@ class Mode {
 
   /// Value at v = M a; pi and the projected innovation of that point stay.
   double moveTo(const std::vector<double>& a) {
-    const std::size_t m = shifted_.size();
+    const int m = basis_.outputs;
     multiplySymmetric(gram_, basis_.rows, a.data(), moved_.data());
     shifted_ = observation_.logits;
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t c = 0; c < m; ++c) shifted_[c] += basis_.vectors[i * m + c] * moved_[i];
+    for (int i = 0; i < basis_.rows; ++i) {
+      const double* u = basis_.vectors.data() + std::ptrdiff_t{i} * m;
+      double* z = shifted_.data() + std::ptrdiff_t{i % basis_.samples} * m;
+      for (int c = 0; c < m; ++c) z[c] += u[c] * moved_[static_cast<std::size_t>(i)];
     }
-    const double logNormaliser = softmax(shifted_.data(), static_cast<int>(m), pi_.data());
-    softmaxInnovation(pi_.data(), static_cast<int>(m), observation_.label, innovation_.data());
+    double loss = 0;
+    for (int sample = 0; sample < basis_.samples; ++sample) {
+      const int label = observation_.labels[static_cast<std::size_t>(sample)];
+      const double* z = shifted_.data() + std::ptrdiff_t{sample} * m;
+      double* pi = pi_.data() + std::ptrdiff_t{sample} * m;
+      loss += softmax(z, m, pi) - z[label];
+      softmaxInnovation(pi, m, label, innovation_.data() + std::ptrdiff_t{sample} * m);
+    }
     project(basis_, innovation_, left_);
-    return logNormaliser - shifted_[static_cast<std::size_t>(observation_.label)] +
-           0.5 * dot(a, moved_);
+    return loss + 0.5 * dot(a, moved_);
   }
 
   /// L with U^T C U = L L^T at the current point, as its transpose: an upper triangle [k, k].
   bool factorCurvature() {
-    const std::size_t m = pi_.size();
-    std::vector<double> weighted(k_ * m), mean(k_, 0), transposed(m * k_), scaled(m * k_);
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t c = 0; c < m; ++c) mean[i] += basis_.vectors[i * m + c] * pi_[c];
-    }
-    for (std::size_t c = 0; c < m; ++c) {
-      for (std::size_t i = 0; i < k_; ++i) {
-        const double centred = basis_.vectors[i * m + c] - mean[i];
-        transposed[c * k_ + i] = centred;
-        scaled[c * k_ + i] = pi_[c] * centred;
-      }
-    }
     curvature_.assign(k_ * k_, 0);
-    const int k = basis_.rows, classes = static_cast<int>(m);
-    addTransposedProduct(
-        {transposed.data(), k, scaled.data(), k, curvature_.data(), k, classes, k, k});
+    for (int sample = 0; sample < basis_.samples; ++sample) addCurvature(sample);
+    const int k = basis_.rows;
     double trace = 0;
     for (std::size_t i = 0; i < k_; ++i) trace += curvature_[i * (k_ + 1)];
     // C may be singular in the basis; a billionth of its mean eigenvalue changes nothing else. The
@@ -142,6 +136,33 @@ class Mode {
   const std::vector<double>& posterior() const { return posterior_; }
 
  private:
+  /// U^T C U of one sample to curvature_, which holds 0 between samples.
+  void addCurvature(int sample) {
+    const std::size_t m = static_cast<std::size_t>(basis_.outputs);
+    const std::size_t samples = static_cast<std::size_t>(basis_.samples), k = k_ / samples;
+    const double* pi = pi_.data() + static_cast<std::size_t>(sample) * m;
+    vectorsOf(basis_, sample, vectors_);
+    std::vector<double> mean(k, 0), transposed(m * k), scaled(m * k), product(k * k, 0);
+    for (std::size_t i = 0; i < k; ++i) {
+      for (std::size_t c = 0; c < m; ++c) mean[i] += vectors_[i * m + c] * pi[c];
+    }
+    for (std::size_t c = 0; c < m; ++c) {
+      for (std::size_t i = 0; i < k; ++i) {
+        const double centred = vectors_[i * m + c] - mean[i];
+        transposed[c * k + i] = centred;
+        scaled[c * k + i] = pi[c] * centred;
+      }
+    }
+    const int rows = static_cast<int>(k);
+    addTransposedProduct({transposed.data(), rows, scaled.data(), rows, product.data(), rows,
+                          basis_.outputs, rows, rows});
+    for (std::size_t i = 0; i < k; ++i) {
+      double* row = curvature_.data() + (i * samples + static_cast<std::size_t>(sample)) * k_ +
+                    static_cast<std::size_t>(sample);
+      for (std::size_t j = 0; j < k; ++j) row[j * samples] = product[i * k + j];
+    }
+  }
+
   const CategoricalObservation& observation_;
   const CotangentBasis& basis_;
   std::size_t k_;
@@ -153,6 +174,7 @@ class Mode {
   std::vector<double> moved_;       // M a
   std::vector<double> curvature_;   // L^T
   std::vector<double> posterior_;   // chol(F)
+  std::vector<double> vectors_;     // U^T of a sample
 };
 
 /// a <- a + t d with the largest t = 1, 1/2, ... that lowers the value enough (Armijo). False, and `mode`

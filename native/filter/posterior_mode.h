@@ -9,13 +9,13 @@
 
 namespace loko {
 
-/// A categorical observation of one sample.
+/// A categorical observation of each sample of a batch.
 struct CategoricalObservation {
-  const std::vector<double>& logits;  // z [m]
-  int label = 0;
+  const std::vector<double>& logits;  // z [B, m]
+  const std::vector<int>& labels;     // [B]
 };
 
-/// Minimises -log softmax(z + U v)_label + v^T M^-1 v / 2 over v = M a, by damped Newton steps in a; M
+/// Minimises -log softmax(z + U v)_label, summed over the samples, + v^T M^-1 v / 2 over v = M a, by damped Newton steps in a; M
 /// may be singular. The first step from a = 0 is the extended Kalman filter's; the others move the point
 /// where softmax is linearised (an iterated EKF whose network is linear, Bell and Cathey 1993). At the
 /// mode a = U^T(y - softmax(z + U M a)): the innovation that is left. A wrong and confident prediction

@@ -289,8 +289,9 @@ TEST_SUITE("filter guards") {
 
     TanhNetwork network(Precision::kDouble, 1, 1, 2, Vector(TanhNetwork::size(1, 1, 2), 0.0));
     network.setBatch({{1}, {2}});
-    LokoOptimizer single = makeLoko(network, LokoOptions());
-    CHECK(codeOf([&] { single.step(network, {{0, 1}, {}}); }) == ErrorCode::kUnsupported);
+    LokoOptimizer pair = makeLoko(network, LokoOptions());
+    CHECK(codeOf([&] { pair.step(network, label(0)); }) == ErrorCode::kShapeMismatch);
+    CHECK(codeOf([&] { pair.step(network, {{0, 2}, {}}); }) == ErrorCode::kLabelRange);
   }
 
   TEST_CASE("the result describes the prediction before the step") {

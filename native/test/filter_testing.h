@@ -183,11 +183,16 @@ class FormulaObjective : public Objective {
 
   void jacobian(const std::vector<double>& cotangents, int rows,
                 const GramRequest& request) override {
-    REQUIRE(batch_ == 1);
-    Matrix v(rows, outputs_);
-    v.values = cotangents;
-    writeRows(v * differentiate(0, theta()));
-    if (request.values != nullptr) gram(rows, request);
+    Matrix g(rows * batch_, static_cast<int>(parameters_));
+    for (int i = 0; i < g.rows; ++i) {
+      Matrix v(1, outputs_);
+      std::copy_n(cotangents.begin() + std::ptrdiff_t{i} * outputs_, outputs_, v.values.begin());
+      const Matrix row = v * differentiate(i % batch_, theta());
+      std::copy(row.values.begin(), row.values.end(),
+                g.values.begin() + std::ptrdiff_t{i} * g.cols);
+    }
+    writeRows(g);
+    if (request.values != nullptr) gram(g.rows, request);
   }
 
   void gradient(const std::vector<double>& cotangents) override {

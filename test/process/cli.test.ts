@@ -81,7 +81,6 @@ describe("wrong use", () => {
 
   test.each<[string, string[], string]>([
     ["a learning rate for LoKO", ["--lr", "0.1"], "LoKO has no learning rate"],
-    ["batches for LoKO", ["--batch-size", "4"], "one example at a time, got 4"],
     ["an adapter and a rank for it", ["--adapter", "x", "--r", "4"], '"r" cannot be given with'],
     ["an unknown metric", ["--metrics", "acc"], 'Unknown metric "acc"'],
     ["a metric of another task", ["--metrics", "meanSquaredError"], "does not fit classification"],

@@ -153,6 +153,27 @@ describe("LoKO", () => {
     expect((await optimizer.step(images(1), LABEL)).kalman!.pMean).toBeLessThan(p0);
   });
 
+  test("learns from a batch as one observation, with every observation", async () => {
+    for (const observation of ["softmax", "categorical", "logits"] as const) {
+      using fresh = await load();
+      const optimizer = new LoKO(fresh, { observation });
+      const labels = Int32Array.of(4, 1, 2);
+      const losses: number[] = [];
+      for (let i = 0; i < 20; i++) {
+        const { loss, skipped, predictions } = await optimizer.step(images(3), labels);
+        expect(skipped, observation).toBeNull();
+        expect(predictions).toHaveLength(3);
+        losses.push(loss);
+      }
+      expect(losses[19], observation).toBeLessThan(losses[0]! / 2);
+    }
+    await expectError(
+      () => new LoKO(model).step(images(2), LABEL),
+      "ERR_SHAPE_MISMATCH",
+      "2 labels",
+    );
+  });
+
   test("says by how much its gain has changed", async () => {
     const optimizer = new LoKO(model, { p0: 1e-6 });
     let last = await optimizer.step(images(1), LABEL);

@@ -254,8 +254,6 @@ describe("Trainer refuses", () => {
       const create = () => new Trainer(model, new LoKO(model), option as TrainerOptions);
       await expectError(create, "ERR_OPTION", Object.keys(option)[0]!, "LoKO has none");
     }
-    const batch = () => new Trainer(model, new LoKO(model), { batchSize: 4 });
-    await expectError(batch, "ERR_OPTION", "one example at a time");
     using other = await load();
     const foreign = () => new Trainer(other, OPTIMIZERS.AdamW(model));
     await expectError(foreign, "ERR_OPTION", "another model");
