@@ -170,7 +170,7 @@ describe("LoKO", () => {
     await expectError(
       () => new LoKO(model).step(images(2), LABEL),
       "ERR_SHAPE_MISMATCH",
-      "2 labels",
+      "2 samples, got 1",
     );
   });
 
