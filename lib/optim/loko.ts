@@ -40,7 +40,9 @@ export interface LoKOOptions {
   /**
    * How many directions k of the m − 1 informative ones are propagated: `"exact"` all of them, a number
    * that many, `"auto"` the smallest k whose eigenvalues hold 1 − `rankEpsilon` of trace(C). Only for
-   * `"softmax"` and `"categorical"`; the others propagate m rows. Default `"auto"`.
+   * `"softmax"` and `"categorical"`; the others propagate m rows. For `"categorical"` the direction of the innovation
+   * is always among them, so that 1 is that alone: the cost of a gradient step whatever m, at little loss
+   * (docs/streams.md). Default `"auto"`.
    */
   observationRank?: "exact" | "auto" | number;
   /** Share of trace(C) that `"auto"` may leave out, in [0, 1). Default 0.02. */
