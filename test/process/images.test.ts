@@ -72,7 +72,10 @@ describe("images on other threads", () => {
         failure: {
           name: "LokoError",
           code: "ERR_IMAGE_FORMAT",
-          message: `${join(dir, "bad/a/1.jpg")}: damaged JPEG image: VipsJpeg: premature end of JPEG image.`,
+          // libvips keeps its messages in one buffer of the process, which another thread may have emptied.
+          message: expect.stringMatching(
+            /bad.a.1\.jpg: damaged JPEG image: (VipsJpeg: premature end of JPEG image|Unknown error)\.$/,
+          ),
         },
       },
       { seen: 3, failure: null },

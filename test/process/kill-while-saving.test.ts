@@ -70,10 +70,11 @@ describe.runIf(process.platform !== "win32")("a training that is killed while it
         // One more may have reached the disk before it could be reported.
         expect(begun).toBeLessThanOrEqual(expected + 1);
         expected = saved;
+        // A kill before the old ones are removed leaves one more; who saves twice has removed what was left.
+        const visible = readdirSync(output).filter((name) => name.startsWith("checkpoint-"));
+        if (saved >= begun + 2) expect(visible.length).toBeLessThanOrEqual(3);
       }
       expect(expected).toBeGreaterThan(0);
-      const visible = readdirSync(output).filter((name) => name.startsWith("checkpoint-"));
-      expect(visible.length).toBeLessThanOrEqual(3);
     },
     60_000 + 3_000 * KILLS,
   );

@@ -17,14 +17,12 @@ const LIMITS = {
 } as const;
 
 /**
- * The median of the slopes between all pairs of values at 1, 2, 3, … (Theil and Sen). A heap that grows once by a
- * megabyte, as glibc's and V8's do, would tilt a line of least squares; a leak tilts every pair.
+ * The lower quartile of the differences between neighbouring values. Heaps, as glibc's and V8's, grow by a megabyte
+ * now and then, later on a busy machine; a leak grows from each value to the next.
  */
 function slopeOf(values: readonly number[]): number {
-  const slopes = values.flatMap((value, i) =>
-    values.slice(0, i).map((earlier, j) => (value - earlier) / (i - j)),
-  );
-  return slopes.sort((a, b) => a - b)[Math.floor(slopes.length / 2)]!;
+  const differences = values.slice(1).map((value, i) => value - values[i]!);
+  return differences.sort((a, b) => a - b)[Math.floor(differences.length / 4)]!;
 }
 
 describe.runIf(process.platform === "linux")("the memory of a process", () => {
