@@ -33,6 +33,11 @@ const PANELS: readonly Panel[] = [
     lines: { p_mean: "mean", p_max: "largest", p_min: "smallest" },
   },
   {
+    title: "Gain: by how much the covariance was scaled",
+    isLogarithmic: true,
+    lines: { gain: "gain" },
+  },
+  {
     title: "Observation noise, trace(R)",
     isLogarithmic: true,
     lines: { trace_r: "trace(R)" },

@@ -110,6 +110,7 @@ export class History {
         p_mean: kalman.pMean,
         p_min: kalman.pMin,
         p_max: kalman.pMax,
+        gain: kalman.gain,
         trace_r: kalman.traceR,
         nis: kalman.nis,
       }),
