@@ -21,6 +21,14 @@
 namespace loko::emulation {
 namespace {
 
+// The sanitizer keeps a call stack of its own for each fiber, of at most 65,536 calls. A function that is left
+// for good never returns, so it must not be on that stack: a fiber is started anew for every thread of a block.
+#if defined(__SANITIZE_THREAD__)
+#define LOKO_NOT_ON_SHADOW_STACK __attribute__((no_sanitize("thread")))
+#else
+#define LOKO_NOT_ON_SHADOW_STACK
+#endif
+
 constexpr std::size_t kStackBytes = std::size_t{256} << 10;
 
 std::size_t pageBytes() {
@@ -90,7 +98,7 @@ void Fiber::start(void (*entry)()) {
 #endif
 }
 
-void Fiber::main() {
+LOKO_NOT_ON_SHADOW_STACK void Fiber::main() {
   Fiber* self = running;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &self->context_->outerStack,
@@ -120,7 +128,7 @@ void Fiber::enterStack() {
 #endif
 }
 
-void Fiber::leaveStack([[maybe_unused]] bool forGood) {
+LOKO_NOT_ON_SHADOW_STACK void Fiber::leaveStack([[maybe_unused]] bool forGood) {
 #if defined(__SANITIZE_THREAD__)
   __tsan_switch_to_fiber(context_->fiberOutside, 0);
 #endif
