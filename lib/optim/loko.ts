@@ -105,8 +105,8 @@ export interface LoKOOptions {
   /** Rows of W of `covariance: "lofi"`, 1 to 256. Default 16. */
   covarianceRank?: number;
   /**
-   * Where the likelihood of `"categorical"` is linearised. Default `"iterated"`, or `"linear"` where
-   * `processNoise`, `processNoiseRatio`, `gamma` or `trustRegion` is given. The other observations have `"linear"`
+   * Where the likelihood of `"categorical"` is linearised. Default `"iterated"`, or `"linear"` with
+   * process noise, a `gamma` that is not 1 or a finite `trustRegion`. The other observations have `"linear"`
    * only.
    * - `"linear"`: at the prediction, as an extended Kalman filter does. A confident error overshoots, and
    *   the trust region holds it.
@@ -115,8 +115,8 @@ export interface LoKOOptions {
    */
   update?: "linear" | "iterated";
   /**
-   * Who says how plastic the filter is. Default `"adaptive"` with `update: "iterated"`, which it needs, `"fixed"`
-   * otherwise.
+   * Who says how plastic the filter is. Default `"adaptive"` with `update: "iterated"`, which it needs, and
+   * without process noise; `"fixed"` otherwise.
    * - `"fixed"`: the covariance only falls, but for the process noise given.
    * - `"adaptive"`: the covariance also grows while larger steps would have predicted better, and falls while
    *   smaller ones would have (docs/filter.md). One more number of memory a parameter.
@@ -143,14 +143,14 @@ const variancePerGroup: OptionRule = {
  * The Low-Rank Kalman Optimizer (Abdi, Sun, Zhang, Kaski, Pan, arXiv 2410.11551): an extended Kalman
  * filter whose state is the trainable parameters, with a diagonal or low-rank covariance. There is no learning
  * rate: the gain follows from the uncertainty of parameters and observations. The samples of a batch are one
- * observation of B·k rows: one step with all they say, at the cost of B·k backward rows and of products of
- * (B·k)² numbers. One sample a step is what it is made for.
+ * observation of B·k rows: one step with all they say, at the cost of B·k backward rows and of an eigenproblem of
+ * (B·k)³ operations. One sample a step is what it is made for.
  *
  * One step is: forward; k orthonormal directions U of the logits (the leading eigenvectors of C, and
- * that of e); G = Uᵀ·J by one backward pass with k cotangents; the innovation covariance S and its
- * Cholesky factor L in k × k float64; θ ← θ + s·p∘(Gᵀa) with the gain a in those directions and
- * s ≤ 1 from the trust region; p falls by p²∘diag(HᵀS⁻¹H). docs/filter.md has the formulas. When a
- * number is not finite the step is skipped and nothing changes.
+ * that of e); G = Uᵀ·J by one backward pass with k cotangents; the gain a in those directions, by default at the
+ * mode of the posterior, in k × k float64; θ ← θ + Σ·Gᵀa; the covariance Σ falls by what the sample determined, and
+ * grows or falls with the adaptive gain. docs/filter.md has the formulas. When a number is not finite the step is
+ * skipped and nothing changes.
  *
  * @example
  * ```ts
@@ -232,12 +232,12 @@ function categoricalDefaults(
   observation: LoKOOptions["observation"],
 ): Pick<LoKOOptions, "update" | "gain" | "covariance"> {
   if (observation !== "categorical") return {};
-  const noise = processNoise ?? processNoiseRatio ?? gamma;
-  const linear = gain !== "adaptive" && (noise ?? trustRegion) !== undefined;
+  const hasNoise = (processNoise ?? 0) > 0 || (processNoiseRatio ?? 0) > 0 || (gamma ?? 1) !== 1;
+  const linear = gain !== "adaptive" && (hasNoise || (trustRegion ?? Infinity) < Infinity);
   if ((update ?? (linear ? "linear" : "iterated")) === "linear") return {};
   return {
     update: "iterated",
-    gain: gain ?? "adaptive",
-    covariance: covariance ?? (noise === undefined ? "lofi" : "fdekf"),
+    gain: gain ?? (hasNoise ? "fixed" : "adaptive"),
+    covariance: covariance ?? (hasNoise ? "fdekf" : "lofi"),
   };
 }

@@ -18,15 +18,16 @@ class AdaptiveGain {
   /// The share of dtheta/dc that a step keeps of those before.
   static constexpr double kMemory = 0.98;
 
-  /// d log P(label) / dc of a sample that is about to be learned from; returns the factor of the
-  /// covariance after it.
-  double observe(double slope);
+  /// d log P(label) / dc of a sample that is about to be learned from, and its loss -log P(label); returns the
+  /// factor of the covariance after it. Of a batch: sum and mean.
+  double observe(double slope, double loss);
   /// The product of all factors.
   double total() const;
   void visitState(StateVisitor& visitor);
 
  private:
   double samples_ = 0;            // seen
+  double loss_ = 0;               // mean, with forgetting
   double sum_ = 0, squares_ = 0;  // of the slopes, with forgetting
   double log_ = 0;                // c in all
 };

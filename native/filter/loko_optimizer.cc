@@ -297,11 +297,11 @@ SkipReason LokoOptimizer::solveSafely(StepResult& result) {
   if (!solve(result)) return SkipReason::kFactorisationFailed;
   if (!isSane(gain_.gain) || !isSane(gain_.root)) return SkipReason::kNonFiniteGain;
   if (!holdInTrustRegion(result)) return SkipReason::kNonFiniteGain;
-  return planUpdate() ? SkipReason::kNone : SkipReason::kNonFiniteGain;
+  return planUpdate(result.loss) ? SkipReason::kNone : SkipReason::kNonFiniteGain;
 }
 
 /// Everything that the backend's update takes. The gain of the next step is a candidate until apply().
-bool LokoOptimizer::planUpdate() {
+bool LokoOptimizer::planUpdate(double loss) {
   nextGain_ = state_.gain;
   growth_ = 1;
   if (options_.gain == Gain::kAdaptive) {
@@ -309,7 +309,7 @@ bool LokoOptimizer::planUpdate() {
     for (std::size_t i = 0; i < sensitivity_.size(); ++i) {
       slope += projectedInnovation_[i] * sensitivity_[i];
     }
-    growth_ = nextGain_.observe(slope);
+    growth_ = nextGain_.observe(slope, loss);
   }
   update_ = {};
   update_.rule = options_.covariance == Covariance::kFdekf ? CovarianceRule::kFullyDecoupled
@@ -399,6 +399,7 @@ bool LokoOptimizer::holdInTrustRegion(StepResult& result) {
   if (largest > trustRegion_) {
     result.trustScale = trustRegion_ / largest;
     for (double& value : gain_.gain) value *= result.trustScale;
+    for (double& value : response_) value *= result.trustScale;
     energy *= result.trustScale * result.trustScale;
   }
   // Cauchy-Schwarz: |delta_j| <= sqrt(p_j a^T M a), without a pass over the parameters.

@@ -67,7 +67,7 @@ class LokoOptimizer : public Optimizer {
   SkipReason solveSafely(StepResult& result);
   bool solve(StepResult& result);
   bool solveCategorical(StepResult& result);
-  bool planUpdate();
+  bool planUpdate(double loss);
   GramRequest gramRequest();
   bool holdInTrustRegion(StepResult& result);
   void apply(Backend& backend, StepResult& result);

@@ -86,11 +86,22 @@ void validateNoise(const LokoOptions& options) {
   if (options.r0) requirePositive("r0", *options.r0);
 }
 
+void refuseProcessNoise(const LokoOptions& options, const char* of, const char* remedy) {
+  if (options.q > 0 || options.qRatio > 0 || options.gamma != 1) {
+    fail(std::string("Process noise and gamma are not for ") + of + ": " + remedy +
+         ", or leave them out.");
+  }
+}
+
 void validateUpdate(const LokoOptions& options) {
   if (options.update == Update::kIterated && options.observation != Observation::kCategorical) {
     fail(
         "Option update \"iterated\" needs the categorical observation: it looks for the mode of a "
         "categorical likelihood. Leave it out, or set observation to \"categorical\".");
+  }
+  // The derivative that it follows is of a covariance that nothing else changes.
+  if (options.gain == Gain::kAdaptive) {
+    refuseProcessNoise(options, "an adaptive gain", "set gain to \"fixed\"");
   }
   if (options.gain == Gain::kAdaptive && options.update != Update::kIterated) {
     fail(
@@ -104,12 +115,7 @@ void validateCovariance(const LokoOptions& options) {
   if (options.covariance != Covariance::kLowRank) return;
   require(options.covarianceRank >= 1 && options.covarianceRank <= kMostCovarianceRank,
           "covarianceRank", options.covarianceRank, "from 1 to 256");
-  if (options.q > 0 || options.qRatio > 0 || options.gamma != 1) {
-    fail(
-        "Process noise and gamma need a diagonal covariance: set covariance to \"fdekf\" or "
-        "\"vdekf\", or "
-        "leave them out and let gain \"adaptive\" follow the stream.");
-  }
+  refuseProcessNoise(options, "a low-rank covariance", "set covariance to \"fdekf\" or \"vdekf\"");
 }
 
 void validateInitialCovariance(const InitialCovariance& p0, std::int64_t parameters,

@@ -22,19 +22,20 @@ bool LowRank::reduce(int rows, std::vector<double>& gram, std::vector<double>& s
   }
   if (!factorCholesky(kept_, rank_)) return false;
   // Y = chol(K)^-1 X_WG, so that G Sigma G^T = X_GG - Y^T Y.
-  std::vector<double> whitened(k * rank), column(rank);
+  whitened_.resize(k * rank);
+  column_.resize(rank);
   for (std::size_t i = 0; i < k; ++i) {
-    for (std::size_t l = 0; l < rank; ++l) column[l] = gram_[l * width + r + i];
-    solveLower(kept_, rank_, column.data());
-    std::copy(column.begin(), column.end(),
-              whitened.begin() + static_cast<std::ptrdiff_t>(i * rank));
+    for (std::size_t l = 0; l < rank; ++l) column_[l] = gram_[l * width + r + i];
+    solveLower(kept_, rank_, column_.data());
+    std::copy(column_.begin(), column_.end(),
+              whitened_.begin() + static_cast<std::ptrdiff_t>(i * rank));
   }
   gram.assign(k * k, 0);
   for (std::size_t i = 0; i < k; ++i) {
     for (std::size_t j = 0; j < k; ++j) {
       double known = 0;
       for (std::size_t l = 0; l < rank; ++l)
-        known += whitened[i * rank + l] * whitened[j * rank + l];
+        known += whitened_[i * rank + l] * whitened_[j * rank + l];
       gram[i * k + j] = gram_[(r + i) * width + r + j] - known;
     }
   }

@@ -54,6 +54,8 @@ class LowRank {
   int rows_ = 0;              // k
   std::vector<double> gram_;  // X
   std::vector<double> kept_;  // chol(K)
+  std::vector<double> whitened_,
+      column_;  // scratch that reduce() keeps: a repeated call allocates nothing
   std::vector<double> gain_, root_, carry_;
 };
 

@@ -210,6 +210,12 @@ bool descend(Mode& mode, std::vector<double>& a) {
     // By how much the value falls along d: (e - a)^T M d.
     multiplySymmetric(mode.gram(), static_cast<int>(k), direction.data(), pulled.data());
     const double slope = dot(residual, pulled);
+    if (step == 0 && slope <= kTolerance) {
+      // The linear update, as for a p0 that is far too small: an adaptive gain has to see something move.
+      a = direction;
+      mode.moveTo(a);
+      break;
+    }
     if (!(slope > kTolerance) || !lineSearch(mode, direction, slope, value, a)) break;
   }
   return mode.factorCurvature() && mode.factorPosterior();

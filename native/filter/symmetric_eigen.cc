@@ -10,6 +10,8 @@ namespace loko {
 namespace {
 
 constexpr int kMostSweeps = 60;  // per eigenvalue; two or three are usual
+// Of the largest entry: what is below counts as 0, so that squares do not underflow.
+constexpr double kNothing = 1e-30;
 
 /// A = Q^T T Q with T tridiagonal. All matrices are row-major [k, k].
 struct Tridiagonal {
@@ -60,6 +62,7 @@ void reflectRows(std::vector<double>& q, int k, int first, const std::vector<dou
   }
 }
 
+/// The largest entry of A is 1.
 Tridiagonal tridiagonalise(std::vector<double> a, int k) {
   Tridiagonal result;
   result.rows.assign(static_cast<std::size_t>(k) * static_cast<std::size_t>(k), 0);
@@ -74,7 +77,8 @@ Tridiagonal tridiagonalise(std::vector<double> a, int k) {
     }
     const double norm = std::sqrt(squares);
     const double head = v[0];
-    if (!(norm > std::fabs(head))) continue;  // below the head all is 0 already
+    // Below the head all is 0 already.
+    if (!(norm > kNothing) || !(norm > std::fabs(head))) continue;
     v[0] += std::copysign(norm, head);
     const double scale = 2 / (squares - head * head + v[0] * v[0]);
     reflectBothSides(a, k, first, v, scale);
@@ -129,12 +133,16 @@ void sweep(Tridiagonal& t, int k, int first, int last) {
 }
 
 bool diagonalise(Tridiagonal& t, int k) {
-  const auto size = [&](int i) { return std::fabs(t.diagonal[static_cast<std::size_t>(i)]); };
+  // Relative to the norm of the whole: among eigenvalues that are 0 but for rounding nothing else converges.
+  double norm = 0;
+  for (std::size_t i = 0; i < t.diagonal.size(); ++i) {
+    norm = std::max(norm, std::fabs(t.diagonal[i]) + std::fabs(t.beside[i]));
+  }
   for (int first = 0; first < k; ++first) {
     for (int sweeps = 0;; ++sweeps) {
       int last = first;
-      while (last + 1 < k && !(std::fabs(t.beside[static_cast<std::size_t>(last)]) <=
-                               DBL_EPSILON * (size(last) + size(last + 1)))) {
+      while (last + 1 < k &&
+             !(std::fabs(t.beside[static_cast<std::size_t>(last)]) <= DBL_EPSILON * norm)) {
         ++last;
       }
       if (last == first) break;
@@ -148,7 +156,16 @@ bool diagonalise(Tridiagonal& t, int k) {
 }  // namespace
 
 bool symmetricEigenpairs(const std::vector<double>& a, int k, Eigenpairs& result) {
-  Tridiagonal t = tridiagonalise(a, k);
+  double largest = 0;
+  for (const double value : a) {
+    if (!std::isfinite(value)) return false;
+    largest = std::max(largest, std::fabs(value));
+  }
+  std::vector<double> scaled = a;
+  if (largest > 0) {
+    for (double& value : scaled) value /= largest;
+  }
+  Tridiagonal t = tridiagonalise(std::move(scaled), k);
   if (!diagonalise(t, k)) return false;
   std::vector<int> order(static_cast<std::size_t>(k));
   std::iota(order.begin(), order.end(), 0);
@@ -158,7 +175,7 @@ bool symmetricEigenpairs(const std::vector<double>& a, int k, Eigenpairs& result
   result.values.clear();
   result.vectors.clear();
   for (const int i : order) {
-    result.values.push_back(t.diagonal[static_cast<std::size_t>(i)]);
+    result.values.push_back(largest * t.diagonal[static_cast<std::size_t>(i)]);
     const double* vector = row(t.rows, k, i);
     result.vectors.insert(result.vectors.end(), vector, vector + k);
   }

@@ -12,7 +12,7 @@ struct Eigenpairs {
 
 /// Of A [k, k], of which the lower triangle is read: Householder reduction to a tridiagonal matrix, then
 /// implicit QL (Golub and Van Loan, Matrix Computations, 8.3). About 9 k^3 operations; eigenvalues are right
-/// to some rounding errors of the largest. False when it does not converge, as for a NaN.
+/// to some rounding errors of the largest. False where a number is not finite, or it does not converge.
 bool symmetricEigenpairs(const std::vector<double>& a, int k, Eigenpairs& result);
 
 }  // namespace loko

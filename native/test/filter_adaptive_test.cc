@@ -130,7 +130,7 @@ TEST_SUITE("iterated update and adaptive gain") {
     AdaptiveGain gain;
     double log = 0;
     for (int i = 0; i < 2000; ++i)
-      log += std::log(gain.observe((i == 700 ? 1e6 : 1) * random.normal()));
+      log += std::log(gain.observe((i == 700 ? 1e6 : 1) * random.normal(), 100));
     // The rate upwards is twice that downwards: the mean of |t| beyond the band, 0.17 for a normal t, leaves a
     // drift of (0.06 - 0.03) * 0.17 / 2 a sample, and the sum wanders by about as much.
     CHECK(std::fabs(log) < 2 * 2000 * 0.03 * 0.17 / 2);
@@ -141,17 +141,38 @@ TEST_SUITE("iterated update and adaptive gain") {
     AdaptiveGain growing, falling;
     double up = 0, down = 0;
     for (int i = 0; i < 20; ++i) {
-      up += std::log(growing.observe(0.1));
-      down += std::log(falling.observe(-0.1));
+      up += std::log(growing.observe(0.1, 100));
+      down += std::log(falling.observe(-0.1, 100));
     }
     CHECK(up > 1);
     CHECK(down < -0.5);
     for (int i = 0; i < 1000; ++i) {
-      up += std::log(growing.observe(0.1));
-      down += std::log(falling.observe(-0.1));
+      up += std::log(growing.observe(0.1, 100));
+      down += std::log(falling.observe(-0.1, 100));
     }
-    CHECK(up == doctest::Approx(6).epsilon(1e-9));
+    CHECK(up == doctest::Approx(4.6).epsilon(1e-9));
     CHECK(down == doctest::Approx(-3).epsilon(1e-9));
+  }
+
+  TEST_CASE(
+      "where nothing is left to gain the gain stays, however sure the slopes are of their sign") {
+    AdaptiveGain gain;
+    double log = 0;
+    for (int i = 0; i < 500; ++i) log += std::log(gain.observe(1e-8, 1e-6));
+    // At most 0.18 a sample, times loss / (loss + 0.1).
+    CHECK(log < 500 * 0.18 * 1e-5);
+  }
+
+  TEST_CASE("a p0 that is far too small still moves, so that the gain has something to follow") {
+    Random random(38);
+    LinearObjective objective(Precision::kDouble, Vector(7, 0.0), random.matrix(3, 7));
+    LokoOptions options = iterated(1e-10);
+    options.gain = Gain::kAdaptive;
+    LokoOptimizer loko = makeLoko(objective, options);
+    StepResult result;
+    for (int i = 0; i < 60; ++i) result = loko.step(objective, label(1));
+    CHECK(objective.theta() != Vector(7, 0.0));
+    CHECK(result.gain > 10);
   }
 
   /// theta after `steps` samples with every covariance of the filter scaled by e^c, at a fixed gain.

@@ -95,7 +95,11 @@ TEST_SUITE("filter guards") {
       categorical.p0 = uniform(0.1);
       nothingChanges(precision, categorical);
       categorical.update = Update::kIterated;
+      nothingChanges(precision, categorical);
+      categorical.q = 0;
       categorical.gain = Gain::kAdaptive;
+      nothingChanges(precision, categorical);
+      categorical.covariance = Covariance::kLowRank;
       nothingChanges(precision, categorical);
     }
   }

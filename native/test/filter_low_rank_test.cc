@@ -116,6 +116,20 @@ TEST_SUITE("low-rank covariance") {
     }
   }
 
+  TEST_CASE(
+      "a sample again and again, and a rank beyond what there is, are learned from at every step") {
+    const int n = 40, m = 4;
+    Random random(56);
+    for (const int rank : {16, 256}) {
+      LinearObjective objective(Precision::kFloat, random.vector(n, 0.1), random.matrix(m, n));
+      LokoOptimizer loko = makeLoko(objective, lowRank(rank, 0.75));
+      for (int step = 0; step < 100; ++step) {
+        if (step % 10 == 9) objective.slope = random.matrix(m, n);
+        CHECK(loko.step(objective, label(step % m)).skipped == SkipReason::kNone);
+      }
+    }
+  }
+
   TEST_CASE("an adaptive gain scales the whole covariance") {
     // The same sample again and again, confidently wrong: the slope is positive, and the covariance that is left
     // after a step is that of the step times the factor.
@@ -150,7 +164,7 @@ TEST_SUITE("low-rank covariance") {
       "eigenpairs are right to rounding, for zeros, multiples and magnitudes of many decades too") {
     Random random(55);
     for (const int k : {1, 2, 3, 17, 26, 60}) {
-      for (const int kind : {0, 1, 2}) {
+      for (const int kind : {0, 1, 2, 3, 4}) {
         CAPTURE(k);
         CAPTURE(kind);
         Matrix b = random.matrix(k, k);
@@ -158,6 +172,8 @@ TEST_SUITE("low-rank covariance") {
           for (int j = 0; j < k; ++j) {
             if (kind == 1 && i >= k / 2) b(i, j) = 0;
             if (kind == 2) b(i, j) *= std::pow(10.0, i % 7);
+            if (kind == 3 && j >= 3) b(i, j) = 0;                     // rank 3
+            if (kind == 4) b(i, j) *= std::pow(10.0, -80 * (i % 3));  // squares underflow
           }
         }
         const Matrix a = b * transpose(b);

@@ -100,8 +100,8 @@ describe.runIf(process.platform === "linux")("what cannot be saved", () => {
 });
 
 describe.runIf(process.platform === "linux")("a process that has no more memory", () => {
-  /** In MiB: enough for the inputs of the child, and not for what is computed of them. */
-  const ROOM = 80;
+  /** In MiB: enough for the inputs of the child and the state that it saves, and not for what is computed of them. */
+  const ROOM = 128;
 
   test("gets coded errors, lives on, and learns as if nothing had happened", async () => {
     const model = makeFolder("vit");

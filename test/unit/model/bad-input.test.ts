@@ -266,16 +266,6 @@ describe("a model with an adapter refuses, and keeps its parameters when it is g
     );
   });
 
-  test("a batch for LoKO", async () => {
-    const batch = { pixelValues: new Float32Array(2 * SAMPLE), shape: [2, 3, 16, 16] };
-    await expectError(
-      () => new LoKO(model).step(batch, Int32Array.of(0, 1)),
-      "ERR_UNSUPPORTED",
-      "one sample at a time",
-      "got 2",
-    );
-  });
-
   test("float targets of the wrong kind, length or value", async () => {
     const regression = new LoKO(model, { observation: "regression" });
     const values = new Float32Array(7);

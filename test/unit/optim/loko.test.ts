@@ -106,6 +106,7 @@ describe("LoKO", () => {
       { observation: "categorical", update: "iterated", gain: "adaptive", covariance: "lofi" },
       { covarianceRank: 16, tau: 1 },
       { gain: "adaptive", trustRegion: none },
+      { trustRegion: none, processNoise: 0, processNoiseRatio: 0, gamma: 1 }, // as they are anyway
     ] as const) {
       expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(defaults);
     }
@@ -114,7 +115,7 @@ describe("LoKO", () => {
     for (const same of [
       { observation: "categorical", update: "linear", gain: "fixed", covariance: "fdekf" },
       { tau: 3, trustRegion: 2 },
-      { processNoise: 0 },
+      { gain: "fixed", covariance: "fdekf", update: "linear" },
     ] as const) {
       expect(await thetaAfter((fresh) => new LoKO(fresh, same))).toEqual(linear);
     }
@@ -136,7 +137,7 @@ describe("LoKO", () => {
       { covarianceRank: 1 },
       { covarianceRank: 40 },
       { gain: "fixed", update: "iterated", covarianceRank: 2 },
-      { processNoiseRatio: 1e-3, gain: "adaptive" },
+      { processNoiseRatio: 1e-3, update: "iterated" },
       { observation: "logits", covariance: "lofi" },
       { observation: "softmax", covariance: "lofi", noise: "residual" },
     ] as const) {
