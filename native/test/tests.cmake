@@ -17,7 +17,9 @@ foreach(source IN LISTS cuda_sources)
   list(APPEND emulated_sources ${emulated})
 endforeach()
 set_source_files_properties(${emulated_sources} PROPERTIES
-  COMPILE_OPTIONS "$<IF:$<STREQUAL:${LOKO_SANITIZE},off>,-O3,-O1>;-fno-strict-aliasing;-Wno-unknown-pragmas")
+  COMPILE_OPTIONS "$<IF:$<STREQUAL:${LOKO_SANITIZE},off>,-O3,-O1>;-fno-strict-aliasing;-Wno-unknown-pragmas;${one_thread_flags}")
+set_source_files_properties(native/test/cuda_emulation/wmma.cc
+  PROPERTIES COMPILE_OPTIONS "${one_thread_flags}")
 add_library(loko_cuda_emulated STATIC ${emulation_sources} ${emulated_sources})
 target_include_directories(loko_cuda_emulated BEFORE PUBLIC native/test/cuda_emulation/include)
 target_include_directories(loko_cuda_emulated PUBLIC native native/test)
