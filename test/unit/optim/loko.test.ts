@@ -257,8 +257,13 @@ describe("LoKO", () => {
     ],
     [
       "process noise of a low-rank covariance",
-      { covariance: "lofi", processNoise: 1e-4, gain: "adaptive" },
+      { covariance: "lofi", processNoise: 1e-4, update: "iterated" },
       ["noise", "fdekf"],
+    ],
+    [
+      "process noise beside an adaptive gain",
+      { covariance: "fdekf", processNoiseRatio: 1e-4, gain: "adaptive" },
+      ["noise", "adaptive", "fixed"],
     ],
     [
       "a rank of a diagonal covariance",
