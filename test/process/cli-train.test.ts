@@ -172,7 +172,7 @@ describe("loko train", () => {
     // The targets are -2 and 2: a constant would have 4.
     expect(results("scored").eval.meanSquaredError).toBeLessThan(1);
     const predicted = await loko([
-      ...["predict", "--model", "score", "--adapter", "scored", "--text", "a great film"],
+      ...["predict", "--model", "score", "--adapter", "scored", "--text", "the film was great"],
     ]);
     expect(Number(predicted.stdout)).toBeGreaterThan(0);
   });
@@ -251,10 +251,10 @@ describe("loko predict", () => {
     loko(["predict", "--model", "bert", "--adapter", "learned", ...args], options);
 
   test("labels a text, a pair, and the lines of stdin", async () => {
-    const good = await predict(["--text", "a great film"]);
+    const good = await predict(["--text", "the film was great"]);
     expect(good).toMatchObject({ code: 0, stderr: "" });
     expect(good.stdout).toMatch(/^positive\t(0\.[5-9]\d{3}|1\.0000)\n$/);
-    const lines = await predict([], { input: "a great film\nthe boring plot\n" });
+    const lines = await predict([], { input: "the film was great\nthe boring plot\n" });
     expect(lines.stdout.split("\n").map((line) => line.split("\t")[0])).toEqual([
       "positive",
       "negative",
@@ -264,7 +264,7 @@ describe("loko predict", () => {
     const pair = await predict(["--text", "the film", "--pair", "boring", "--json"]);
     expect(JSON.parse(pair.stdout)).toMatchObject({ row: 1, text: "the film", pair: "boring" });
     expect(await predict([], { input: "" })).toMatchObject({ code: 0, stdout: "" });
-    const marked = await predict([], { input: "\ufeffa great film\r\n" });
+    const marked = await predict([], { input: "\ufeffthe film was great\r\n" });
     expect(marked.stdout).toBe(good.stdout);
     const damaged = await predict([], { input: Buffer.from("fine\na \xff film\n", "latin1") });
     expect(damaged.code).toBe(1);
@@ -294,7 +294,7 @@ describe("loko predict", () => {
   });
 
   test("ends quietly when nobody reads on", async () => {
-    const input = "a great film\n".repeat(20_000);
+    const input = "the film was great\n".repeat(20_000);
     const { code, stderr } = await predict([], {
       input,
       onOutput: (_, child) => child.stdout!.destroy(),
