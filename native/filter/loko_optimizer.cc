@@ -28,9 +28,12 @@ double asStored(double value) {
   return static_cast<double>(static_cast<float>(saturated(value)));
 }
 
+bool isSane(const double* values, std::size_t count) {
+  return std::all_of(values, values + count, [](double v) { return std::fabs(v) <= kLargest; });
+}
+
 bool isSane(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(),
-                     [](double v) { return std::fabs(v) <= kLargest; });
+  return isSane(values.data(), values.size());
 }
 
 double defaultTrustRegion(const LokoOptions& options) {
@@ -320,11 +323,9 @@ bool LokoOptimizer::planUpdate(double loss) {
                      update_)) {
     return false;
   }
-  const auto sane = [](const double* values, int count) {
-    return std::all_of(values, values + count, [](double v) { return std::fabs(v) <= kLargest; });
-  };
-  return sane(update_.gain, update_.width()) &&
-         sane(update_.carry, update_.factorRows * update_.width());
+  const auto width = static_cast<std::size_t>(update_.width());
+  return isSane(update_.gain, width) &&
+         isSane(update_.carry, static_cast<std::size_t>(update_.factorRows) * width);
 }
 
 bool LokoOptimizer::solve(StepResult& result) {

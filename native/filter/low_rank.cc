@@ -11,6 +11,7 @@ namespace loko {
 
 bool LowRank::reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity) {
   rows_ = rows;
+  if (factorRows() == 0) return true;  // X is G diag(p) G^T
   gram_ = gram;
   const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows);
   const std::size_t rank = static_cast<std::size_t>(rank_), width = r + k;

@@ -28,8 +28,8 @@ class LowRank {
 
   int factorRows() const { return rank_ + (sensitive_ ? 1 : 0); }
 
-  /// Takes X [r + k, r + k] apart. `gram` becomes G Sigma G^T [k, k], `sensitivity` G s [k] (0 without the
-  /// row). False when K cannot be factored: a number is not finite, or p promises more than float32 holds.
+  /// Takes X [r + k, r + k] apart. `gram` becomes G Sigma G^T [k, k], `sensitivity` G s [k] (of no
+  /// use without the row). False when K cannot be factored: a number is not finite, or p promises more than float32 holds.
   bool reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity);
 
   struct Measurement {

@@ -105,30 +105,17 @@ class Mode {
   /// (I + C M)^-1 r = r - L F^-1 L^T M r.
   void solve(std::vector<double>& r) {
     const int k = basis_.rows;
-    std::vector<double> pulled(k_), rotated(k_, 0), back(k_, 0);
+    std::vector<double> pulled(k_);
     multiplySymmetric(gram_, k, r.data(), pulled.data());
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t j = i; j < k_; ++j) rotated[i] += curvature_[i * k_ + j] * pulled[j];
-    }
+    std::vector<double> rotated = toRoot(pulled);
     solveLower(posterior_, k, rotated.data());
     solveUpper(posterior_, k, rotated.data());
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t j = i; j < k_; ++j) back[j] += curvature_[i * k_ + j] * rotated[i];
-    }
+    const std::vector<double> back = fromRoot(rotated);
     for (std::size_t i = 0; i < k_; ++i) r[i] -= back[i];
   }
 
   /// C r.
-  void curve(std::vector<double>& r) const {
-    std::vector<double> rotated(k_, 0);
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t j = i; j < k_; ++j) rotated[i] += curvature_[i * k_ + j] * r[j];
-    }
-    std::fill(r.begin(), r.end(), 0.0);
-    for (std::size_t i = 0; i < k_; ++i) {
-      for (std::size_t j = i; j < k_; ++j) r[j] += curvature_[i * k_ + j] * rotated[i];
-    }
-  }
+  std::vector<double> curve(const std::vector<double>& r) const { return fromRoot(toRoot(r)); }
 
   const std::vector<double>& left() const { return left_; }
   const std::vector<double>& gram() const { return gram_; }
@@ -136,6 +123,23 @@ class Mode {
   const std::vector<double>& posterior() const { return posterior_; }
 
  private:
+  /// L^T r.
+  std::vector<double> toRoot(const std::vector<double>& r) const {
+    std::vector<double> result(k_, 0);
+    for (std::size_t i = 0; i < k_; ++i) {
+      for (std::size_t j = i; j < k_; ++j) result[i] += curvature_[i * k_ + j] * r[j];
+    }
+    return result;
+  }
+  /// L r.
+  std::vector<double> fromRoot(const std::vector<double>& r) const {
+    std::vector<double> result(k_, 0);
+    for (std::size_t i = 0; i < k_; ++i) {
+      for (std::size_t j = i; j < k_; ++j) result[j] += curvature_[i * k_ + j] * r[i];
+    }
+    return result;
+  }
+
   /// U^T C U of one sample to curvature_, which holds 0 between samples.
   void addCurvature(int sample) {
     const std::size_t m = static_cast<std::size_t>(basis_.outputs);
@@ -233,8 +237,7 @@ bool solvePosteriorMode(const CategoricalObservation& observation, const Cotange
   if (!descend(mode, result.gain)) return false;
 
   if (sensitivity != nullptr) {
-    response = *sensitivity;
-    mode.curve(response);
+    response = mode.curve(*sensitivity);
     for (std::size_t i = 0; i < k; ++i) response[i] = result.gain[i] - response[i];
     mode.solve(response);
   }

@@ -15,8 +15,8 @@ struct CategoricalObservation {
   const std::vector<int>& labels;     // [B]
 };
 
-/// Minimises -log softmax(z + U v)_label, summed over the samples, + v^T M^-1 v / 2 over v = M a, by damped Newton steps in a; M
-/// may be singular. The first step from a = 0 is the extended Kalman filter's; the others move the point
+/// Minimises -log softmax(z + U v)_label, summed over the samples, + v^T M^-1 v / 2 over v = M a, by damped
+/// Newton steps in a; M may be singular. The first step from a = 0 is the extended Kalman filter's; the others move the point
 /// where softmax is linearised (an iterated EKF whose network is linear, Bell and Cathey 1993). At the
 /// mode a = U^T(y - softmax(z + U M a)): the innovation that is left. A wrong and confident prediction
 /// thus moves by as much as its error needs, and no further.

@@ -10,15 +10,6 @@ using namespace loko::test;
 
 namespace {
 
-LokoOptions iterated(double p0) {
-  LokoOptions options;
-  options.observation = Observation::kCategorical;
-  options.rank = exactRank();
-  options.p0 = uniform(p0);
-  options.update = Update::kIterated;
-  return options;
-}
-
 Vector probabilities(const Vector& z) {
   Vector pi(z.size());
   softmax(z.data(), static_cast<int>(z.size()), pi.data());

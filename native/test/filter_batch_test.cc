@@ -47,27 +47,6 @@ Targets labelsOf(std::vector<int> labels) {
   return targets;
 }
 
-LokoOptions fixedNoise(Covariance covariance, int rank) {
-  LokoOptions options;
-  options.observation = Observation::kLogits;
-  options.noise = NoiseMode::kFixed;
-  options.r0 = 0.5;
-  options.trustRegion = HUGE_VAL;
-  options.p0 = uniform(0.75);
-  options.covariance = covariance;
-  options.covarianceRank = rank;
-  return options;
-}
-
-LokoOptions iterated(double p0) {
-  LokoOptions options;
-  options.observation = Observation::kCategorical;
-  options.rank = exactRank();
-  options.p0 = uniform(p0);
-  options.update = Update::kIterated;
-  return options;
-}
-
 std::vector<Matrix> drawn(Random& random, int count, int m, int n) {
   std::vector<Matrix> result;
   for (int i = 0; i < count; ++i) result.push_back(random.matrix(m, n));

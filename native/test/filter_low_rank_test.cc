@@ -9,14 +9,8 @@ using namespace loko::test;
 namespace {
 
 LokoOptions lowRank(int rank, double p0) {
-  LokoOptions options;
-  options.observation = Observation::kLogits;
-  options.noise = NoiseMode::kFixed;
-  options.r0 = 0.5;
-  options.trustRegion = HUGE_VAL;
+  LokoOptions options = fixedNoise(Covariance::kLowRank, rank);
   options.p0 = uniform(p0);
-  options.covariance = Covariance::kLowRank;
-  options.covarianceRank = rank;
   return options;
 }
 

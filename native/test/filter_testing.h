@@ -388,4 +388,27 @@ inline Targets values(const Vector& y) {
   return {{}, y};
 }
 
+/// The iterated categorical update with all its rows.
+inline LokoOptions iterated(double p0) {
+  LokoOptions options;
+  options.observation = Observation::kCategorical;
+  options.rank = exactRank();
+  options.p0 = uniform(p0);
+  options.update = Update::kIterated;
+  return options;
+}
+
+/// Least squares on the logits with a noise of variance 1/2, as the dense filters have.
+inline LokoOptions fixedNoise(Covariance covariance, int rank) {
+  LokoOptions options;
+  options.observation = Observation::kLogits;
+  options.noise = NoiseMode::kFixed;
+  options.r0 = 0.5;
+  options.trustRegion = HUGE_VAL;
+  options.p0 = uniform(0.75);
+  options.covariance = covariance;
+  options.covarianceRank = rank;
+  return options;
+}
+
 }  // namespace loko::test

@@ -116,36 +116,9 @@ TEST_CASE("Gram with a factor adds up V diag(p) V^T over column ranges, on any t
     CAPTURE(shape.rows);
     CAPTURE(shape.n);
     const Problem problem(shape.rows, shape.n, shape.factorRows);
-    const ref::Memory<Bound> memory = problem.stacked<Bound>();
-    const std::vector<Bound> p = problem.covariance<Bound>();
     const std::vector<Gram> parts{
         {0, shape.n / 3}, {shape.n / 3, shape.n / 3}, {shape.n / 3, shape.n}};
-    const int width = problem.width();
-    for (const bool weighted : {false, true}) {
-      CAPTURE(weighted);
-      std::vector<Bound> expected(static_cast<std::size_t>(width * width));
-      for (int i = 0; i < width; ++i) {
-        for (int j = 0; j <= i; ++j) {
-          expected[static_cast<std::size_t>(i * width + j)] =
-              expected[static_cast<std::size_t>(j * width + i)] =
-                  gramEntry(memory, i, j, 0, shape.n, weighted ? p.data() : nullptr);
-        }
-      }
-      for (const Candidate& candidate : candidates()) {
-        CAPTURE(candidate.name);
-        Loaded loaded(candidate, 1, problem);
-        const std::vector<double> gram = gramOf(loaded, problem, weighted, parts);
-        Worst worst;
-        for (std::size_t i = 0; i < gram.size(); ++i) {
-          worst.add(gram[i], expected[i], candidate.unitRoundoff, false, "gram", i);
-        }
-        CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
-        for (int threads = 2; threads <= candidate.maxThreads; ++threads) {
-          Loaded parallel(candidate, threads, problem);
-          CHECK(gramOf(parallel, problem, weighted, parts) == gram);
-        }
-      }
-    }
+    checkGram(problem, parts);
   }
 }
 

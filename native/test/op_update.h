@@ -157,4 +157,37 @@ T gramEntry(const ref::Memory<T>& memory, std::int64_t i, std::int64_t j, std::i
   return sum;
 }
 
+/// The Gram matrix over `parts`, with and without weights, of every backend against the specification and with any
+/// number of threads.
+inline void checkGram(const Problem& problem, const std::vector<Gram>& parts) {
+  const ref::Memory<Bound> memory = problem.stacked<Bound>();
+  const std::vector<Bound> p = problem.covariance<Bound>();
+  const int width = problem.width();
+  for (const bool weighted : {false, true}) {
+    CAPTURE(weighted);
+    std::vector<Bound> expected(static_cast<std::size_t>(width * width));
+    for (int i = 0; i < width; ++i) {
+      for (int j = 0; j <= i; ++j) {
+        expected[static_cast<std::size_t>(i * width + j)] =
+            expected[static_cast<std::size_t>(j * width + i)] =
+                gramEntry(memory, i, j, 0, problem.n, weighted ? p.data() : nullptr);
+      }
+    }
+    for (const Candidate& candidate : candidates()) {
+      CAPTURE(candidate.name);
+      Loaded loaded(candidate, 1, problem);
+      const std::vector<double> gram = gramOf(loaded, problem, weighted, parts);
+      Worst worst;
+      for (std::size_t i = 0; i < gram.size(); ++i) {
+        worst.add(gram[i], expected[i], candidate.unitRoundoff, false, "gram", i);
+      }
+      CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
+      for (int threads = 2; threads <= candidate.maxThreads; ++threads) {
+        Loaded parallel(candidate, threads, problem);
+        CHECK(gramOf(parallel, problem, weighted, parts) == gram);
+      }
+    }
+  }
+}
+
 }  // namespace loko::test

@@ -63,34 +63,8 @@ TEST_CASE("Gram adds up G diag(p) G^T over column ranges, both triangles, for an
     CAPTURE(rows);
     CAPTURE(n);
     const Problem problem(rows, n);
-    const ref::Memory<Bound> memory = problem.memory<Bound>();
-    const std::vector<Bound> p = problem.covariance<Bound>();
     const std::vector<Gram> parts{{0, n / 3}, {n / 3, n / 3}, {n / 3, n}};
-    for (const bool weighted : {false, true}) {
-      CAPTURE(weighted);
-      std::vector<Bound> expected(static_cast<std::size_t>(rows * rows));
-      for (int i = 0; i < rows; ++i) {
-        for (int j = 0; j <= i; ++j) {
-          expected[static_cast<std::size_t>(i * rows + j)] =
-              expected[static_cast<std::size_t>(j * rows + i)] =
-                  gramEntry(memory, i, j, 0, n, weighted ? p.data() : nullptr);
-        }
-      }
-      for (const Candidate& candidate : candidates()) {
-        CAPTURE(candidate.name);
-        Loaded loaded(candidate, 1, problem);
-        const std::vector<double> gram = gramOf(loaded, problem, weighted, parts);
-        Worst worst;
-        for (std::size_t i = 0; i < gram.size(); ++i) {
-          worst.add(gram[i], expected[i], candidate.unitRoundoff, false, "gram", i);
-        }
-        CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
-        for (int threads = 2; threads <= candidate.maxThreads; ++threads) {
-          Loaded parallel(candidate, threads, problem);
-          CHECK(gramOf(parallel, problem, weighted, parts) == gram);
-        }
-      }
-    }
+    checkGram(problem, parts);
   }
 }
 
