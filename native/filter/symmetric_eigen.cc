@@ -102,16 +102,20 @@ void rotateRows(std::vector<double>& q, int k, int i, double c, double s) {
   }
 }
 
+/// Not std::hypot, which would need glibc 2.35. Entries are at most 1, so no square overflows, and one that
+/// underflows is nothing beside them.
+double length(double x, double y) { return std::sqrt(x * x + y * y); }
+
 /// One implicit QL sweep over the unreduced block [first, last] with Wilkinson's shift.
 void sweep(Tridiagonal& t, int k, int first, int last) {
   std::vector<double>&d = t.diagonal, &e = t.beside;
   const auto at = [](int i) { return static_cast<std::size_t>(i); };
   double g = (d[at(first + 1)] - d[at(first)]) / (2 * e[at(first)]);
-  g = d[at(last)] - d[at(first)] + e[at(first)] / (g + std::copysign(std::hypot(g, 1), g));
+  g = d[at(last)] - d[at(first)] + e[at(first)] / (g + std::copysign(length(g, 1), g));
   double s = 1, c = 1, p = 0;
   for (int i = last - 1; i >= first; --i) {
     const double f = s * e[at(i)], b = c * e[at(i)];
-    const double r = std::hypot(f, g);
+    const double r = length(f, g);
     e[at(i + 1)] = r;
     if (r == 0) {  // the block falls apart here
       d[at(i + 1)] -= p;
