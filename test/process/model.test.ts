@@ -100,6 +100,11 @@ describe("worker threads", () => {
     },
     30_000 + TERMINATIONS * 1000,
   );
+
+  test("can be terminated while native code throws", async () => {
+    const result = await runChild("terminate-while-throwing.mjs", []);
+    expect(result).toEqual({ code: 0, signal: null, stdout: "alive\n", stderr: "" });
+  });
 });
 
 describe("memory", () => {
