@@ -17,6 +17,8 @@ export const CONTENDERS: ReadonlyMap<string, ContenderKind> = new Map<string, Co
   ["loko adamw", { side: "loko", work: "adamw", devices: EVERYWHERE }],
   ["loko exact", { side: "loko", work: "loko", rows: "m-1", devices: EVERYWHERE }],
   ["loko auto", { side: "loko", work: "loko", rows: "auto", devices: EVERYWHERE }],
+  // As many rows as the sample needs, too, but another update: PyTorch's filters are not its equal.
+  ["loko default", { side: "loko", work: "loko", rows: "auto", devices: EVERYWHERE }],
   ["loko predict", { side: "loko", work: "predict", devices: EVERYWHERE }],
   ["torch adamw", { side: "torch", work: "adamw", devices: EVERYWHERE }],
   ["torch adamw compiled", { side: "torch", work: "adamw", devices: EVERYWHERE }],

@@ -6,7 +6,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
-import { AdamW, LoKO, Model, type ModelInputs } from "loko";
+import { AdamW, LoKO, type LoKOOptions, Model, type ModelInputs } from "loko";
 import { ROOT } from "./paths.js";
 import type { PreparedTrial } from "./prepare.js";
 import type { Reply, Request } from "./protocol.js";
@@ -29,6 +29,13 @@ const require = createRequire(import.meta.url);
 // The same instance that "loko" has loaded.
 const addon = require("node-gyp-build")(ROOT) as { crossings(): number };
 
+/** What is compared with PyTorch's filter is the softmax form, which can be written there in a few lines. */
+const FILTERS: Readonly<Record<string, LoKOOptions>> = {
+  "loko default": {},
+  "loko exact": { observation: "softmax", observationRank: "exact" },
+  "loko auto": { observation: "softmax", observationRank: "auto" },
+};
+
 async function makeContender(name: string, trial: PreparedTrial): Promise<Contender> {
   const { modelDir, adapterDir, threads, device, precision, learningRate } = trial;
   const model = await Model.fromPretrained(modelDir, { threads, device, precision });
@@ -42,10 +49,7 @@ async function makeContender(name: string, trial: PreparedTrial): Promise<Conten
   const optimizer =
     name === "loko adamw"
       ? new AdamW(model, { lr: learningRate })
-      : new LoKO(model, {
-          observation: "softmax",
-          observationRank: name === "loko auto" ? "auto" : "exact",
-        });
+      : new LoKO(model, FILTERS[name]!);
   return ({ inputs, labels }) => optimizer.step(inputs, labels);
 }
 
