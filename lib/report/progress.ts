@@ -1,4 +1,5 @@
-import { SingleBar } from "cli-progress";
+import { clearLine, cursorTo } from "node:readline";
+import { MultiBar, type SingleBar } from "cli-progress";
 import { count } from "./format.js";
 
 /** Where a run stands. */
@@ -55,11 +56,16 @@ export function duration(seconds: number): string {
   return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${last}` : `${minutes}:${last}`;
 }
 
+/** Where a run stands, but for what does not change. */
+type ProgressUpdate = Omit<ProgressState, "total" | "seconds">;
+
 /** Shows on stderr where a run stands: a bar in a terminal; else a line for each tenth, if at all. */
 export interface Progress extends Disposable {
-  update(state: Omit<ProgressState, "total" | "seconds">): void;
-  /** Prints a last line below the bar, which moves no more. */
+  update(state: ProgressUpdate): void;
+  /** Prints a line above the bar. */
   note(line: string): void;
+  /** Leaves an empty line to whoever prints next, in the same turn of the event loop; the bar comes back below. */
+  makeRoom(): void;
 }
 
 /**
@@ -71,44 +77,71 @@ export function startProgress(
   { quiet, begunAt = 0 }: { quiet: boolean; begunAt?: number },
 ): Progress {
   const started = performance.now();
-  const complete = (state: Omit<ProgressState, "total" | "seconds">): ProgressState => ({
+  const complete = (state: ProgressUpdate): ProgressState => ({
+    begunAt,
     ...state,
     total,
-    begunAt,
     seconds: (performance.now() - started) / 1000,
   });
   return process.stderr.isTTY ? barProgress(total, complete) : lineProgress(total, complete, quiet);
 }
 
-type Complete = (state: Omit<ProgressState, "total" | "seconds">) => ProgressState;
+type Complete = (state: ProgressUpdate) => ProgressState;
 
+/** Between the bar and what is printed behind it by somebody who does not know of it. */
+const GAP = "  ";
+
+/** A terminal of unknown width has 0. */
+const columnsOf = ({ columns }: NodeJS.WriteStream) => columns || 80;
+
+/**
+ * A bar that keeps to its line: no position is restored, and neither cursor nor wrapping is switched off. So
+ * nothing that others print is overwritten, and a process that is killed leaves the terminal as it was.
+ */
 function barProgress(total: number, complete: Complete): Progress {
-  let state = complete({ label: "starting", done: 0 });
-  const bar = new SingleBar({
-    format: () => renderProgress(state, process.stderr.columns ?? 80),
+  let state: ProgressState;
+  // Not SingleBar, which goes back to the line that it began on.
+  const bars = new MultiBar({
+    format: () => renderProgress(state, Math.max(1, columnsOf(process.stderr) - GAP.length)) + GAP,
     stream: process.stderr,
-    hideCursor: true,
+    hideCursor: false,
+    linewrap: true,
+    forceRedraw: true,
     fps: 10,
     // Ctrl-C is not the end yet.
     gracefulExit: false,
   });
-  bar.start(total, 0);
-  const stop = () => bar.stop();
-  // The second Ctrl-C ends the process, and the cursor must come back.
-  process.once("exit", stop);
+  let bar: SingleBar | undefined;
+  let redraw: NodeJS.Immediate | undefined;
+  const makeRoom = () => {
+    if (bar === undefined) return;
+    cursorTo(process.stderr, 0);
+    clearLine(process.stderr, 0);
+    redraw ??= setImmediate(() => {
+      redraw = undefined;
+      bars.update();
+    });
+  };
+  const stop = () => {
+    process.off("exit", stop).off("warning", makeRoom);
+    clearImmediate(redraw);
+    if (bar !== undefined) bars.stop();
+    bar = undefined;
+  };
+  // Before the listener of Node.js, which prints the warning.
+  process.once("exit", stop).prependListener("warning", makeRoom);
   return {
     update(next) {
       state = complete(next);
+      bar ??= bars.create(total, 0);
       bar.update(next.done);
     },
     note(line) {
-      stop();
+      makeRoom();
       process.stderr.write(`${line}\n`);
     },
-    [Symbol.dispose]() {
-      process.off("exit", stop);
-      stop();
-    },
+    makeRoom,
+    [Symbol.dispose]: stop,
   };
 }
 
@@ -122,6 +155,7 @@ function lineProgress(total: number, complete: Complete, quiet: boolean): Progre
     note(line) {
       process.stderr.write(`${line}\n`);
     },
+    makeRoom() {},
     [Symbol.dispose]() {},
   };
 }

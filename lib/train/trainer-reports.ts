@@ -65,6 +65,25 @@ export class Reports {
 
   /** @throws LokoError ERR_FILE_WRITE. */
   async handle(event: TrainerEvent): Promise<void> {
+    await this.#report(event);
+    // Whoever reads the events prints this one, if any.
+    if (event.type !== "step") this.#progress?.makeRoom();
+  }
+
+  async writeReport(): Promise<void> {
+    const path = this.#html;
+    if (path === undefined) return;
+    const { facts, log } = this.#context;
+    const page = renderReport({ title: "Training with loko", facts, log });
+    await writeOutputFile(path, (temporary) => writeFile(temporary, page));
+  }
+
+  async close(): Promise<void> {
+    this.#progress?.[Symbol.dispose]();
+    await this.#tensorBoard?.close();
+  }
+
+  async #report(event: TrainerEvent): Promise<void> {
     switch (event.type) {
       case "step":
         this.#show(event);
@@ -83,19 +102,6 @@ export class Reports {
       default:
         return;
     }
-  }
-
-  async writeReport(): Promise<void> {
-    const path = this.#html;
-    if (path === undefined) return;
-    const { facts, log } = this.#context;
-    const page = renderReport({ title: "Training with loko", facts, log });
-    await writeOutputFile(path, (temporary) => writeFile(temporary, page));
-  }
-
-  async close(): Promise<void> {
-    this.#progress?.[Symbol.dispose]();
-    await this.#tensorBoard?.close();
   }
 
   async #record(event: string, logs: LogEntry): Promise<void> {
