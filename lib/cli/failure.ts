@@ -1,5 +1,6 @@
 import { CommanderError } from "commander";
 import { LokoError } from "../errors.js";
+import { flagOf } from "./checks.js";
 import { Interrupted } from "./interrupt.js";
 
 const FAILED = 1;
@@ -25,14 +26,37 @@ export function reportFailure(error: unknown, args: readonly string[]): number {
   return exitCode;
 }
 
-/** Options of the library that a command has as flags. */
-const FLAGS =
-  /(?<!["'\w-])(textColumn|pairColumn|imageColumn|labelColumn|unlistedClasses|numLabels|ignoreMismatchedSizes|batchSize|maxLength|overwrite)\b(?!\s*\()(: true|: (?=\d)|: "\w+")?/g;
+/** Options of the library whose flags have other names. */
+const RENAMED: Readonly<Record<string, string>> = {
+  resumeFromCheckpoint: "resume",
+  outputDir: "checkpoint-dir",
+  overwriteOutputDir: "overwrite",
+  evalDataset: "eval",
+  evalSteps: "eval-every",
+  saveSteps: "save-every",
+  loadBestModelAtEnd: "load-best",
+  loggingDir: "log-dir",
+};
 
-/** Messages of the library name its options; here they are flags. */
+/** Options of the library that a command has as flags. */
+const NAMES = [
+  ...["textColumn", "pairColumn", "imageColumn", "labelColumn", "unlistedClasses", "numLabels"],
+  ...["ignoreMismatchedSizes", "batchSize", "maxLength", "overwrite", "gradientAccumulationSteps"],
+  ...["lrSchedulerType", "warmupSteps", "maxGradNorm", "earlyStoppingPatience", "saveTotalLimit"],
+  ...Object.keys(RENAMED),
+];
+
+/** Not in a path or between quotes, and with the value that a message gives it. */
+const FLAGS = new RegExp(
+  `(?<!["'/\\w-])(${NAMES.join("|")})\\b(?!\\s*\\()(: true|: (?=\\d)|: "\\w+")?`,
+  "g",
+);
+
+/** Messages of the library name its options, and its Trainer; here they are flags. */
 function inFlags(message: string): string {
-  return message.replace(FLAGS, (_, name: string, value = "") => {
-    const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+  return message.replace(/^Trainer: /, "").replace(FLAGS, (_, name: string, value = "") => {
+    const renamed = RENAMED[name];
+    const flag = renamed === undefined ? flagOf(name) : `--${renamed}`;
     if (value === ": true") return flag;
     return value === "" ? flag : `${flag} ${value.slice(2).replaceAll('"', "")}`;
   });

@@ -1,7 +1,8 @@
 import type { ShuffleOptions } from "../data/dataset.js";
-import { describe, LokoError } from "../errors.js";
+import { LokoError } from "../errors.js";
 import type { ModelInputs } from "../models/inputs.js";
 import type { OnlineSample } from "../train/stream.js";
+import { flagOf } from "./checks.js";
 import type { DataOptions, LabelOptions } from "./options.js";
 
 /** Labelled examples that were looked over once and found good. */
@@ -69,6 +70,6 @@ export function refuseOptions(
   if (name === undefined) return;
   throw new LokoError(
     "ERR_UNSUPPORTED",
-    `${dir}: the model takes ${takes}, and ${describe(name)} is not for ${takes}.`,
+    `${dir}: the model takes ${takes}, and ${flagOf(name)} is not for ${takes}.`,
   );
 }

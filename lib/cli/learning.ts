@@ -54,7 +54,7 @@ export async function learn(plan: TrainPlan, interrupt: Interrupt): Promise<Outc
   const record = new RunRecord(plan, progress);
   interrupt.onAsk = () => {
     trainer.stop();
-    progress.note("Stopping after this step to save the adapter; Ctrl-C again ends at once.");
+    progress.note(`Stopping ${record.nextStop()}; Ctrl-C again ends at once.`);
   };
   let failure: unknown;
   try {
@@ -82,6 +82,8 @@ class RunRecord {
   readonly skipped: Partial<{ [reason in SkipReason]: number }> = {};
   steps = 0;
   stepsHere = 0;
+  #hasBegun = false;
+  #isEvaluating = false;
   outputsAreFinite = true;
   resumedFrom: Learned["resumedFrom"];
   readonly #plan: TrainPlan;
@@ -101,6 +103,7 @@ class RunRecord {
     this.steps = event.globalStep;
     switch (event.type) {
       case "trainBegin":
+        this.#hasBegun = true;
         if (event.resumedFrom === undefined) return;
         this.resumedFrom = { checkpoint: event.resumedFrom, step: event.globalStep };
         return;
@@ -112,14 +115,35 @@ class RunRecord {
       case "epochEnd":
         this.closeEpoch();
         return;
+      case "evaluate":
+        this.#isEvaluating = false;
+        return;
       case "step":
         this.stepsHere++;
+        this.#isEvaluating = this.#isEvaluatedAt(this.steps);
         for (const result of event.results) this.#addResult(result);
         this.#show();
         return;
       default:
         return;
     }
+  }
+
+  /** What a run that is asked to stop now waits for, and what it does then. */
+  nextStop(): string {
+    const { resume } = this.#plan.options;
+    if (!this.#hasBegun && resume === undefined)
+      return "before the first step, with nothing to save";
+    let when = "after this step";
+    if (!this.#hasBegun) when = "before the next step";
+    else if (this.#isEvaluating) when = "after this evaluation";
+    else if (this.#isEvaluatedAt(this.steps + 1)) when = "after this step and its evaluation";
+    return `${when} to save the adapter`;
+  }
+
+  #isEvaluatedAt(step: number): boolean {
+    const { evalEvery } = this.#plan.options;
+    return evalEvery !== undefined && step % evalEvery === 0;
   }
 
   closeEpoch(): void {
@@ -145,6 +169,7 @@ class RunRecord {
     this.#progress.update({
       label: `epoch ${this.#epoch}/${options.epochs}`,
       done: this.steps,
+      begunAt: this.resumedFrom?.step,
       // Undoes the pull of the zero that it began with; 0 / 0 before there is one.
       loss: this.#loss / (1 - SMOOTHING ** this.#losses),
       accuracy:

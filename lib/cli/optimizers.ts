@@ -32,7 +32,7 @@ export function checkOptimizer({ optimizer, lr }: OptimizerChoice): void {
   if (lr !== undefined) {
     throw new LokoError(
       "ERR_OPTION",
-      "lr: LoKO has no learning rate. Leave it out, or choose another --optimizer.",
+      "--lr: LoKO has no learning rate. Leave it out, or choose another --optimizer.",
     );
   }
 }

@@ -1,5 +1,6 @@
+import { statSync } from "node:fs";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { describe, LokoError } from "../errors.js";
+import { LokoError } from "../errors.js";
 import { checkOptions, integerIn, type OptionRule, oneOf } from "../options.js";
 
 /** A kind of value: how the text of a flag becomes one, and which ones a flag or a file may give. */
@@ -74,14 +75,24 @@ export const object: Kind = {
   },
 };
 
-/** A path, or nothing for the newest one. */
+/** A folder, or nothing for the newest one; a file is what `loko train --resume run.json` would be taken for. */
 export const resume: Kind = {
   rule: {
-    expected: "the path of a checkpoint, or nothing (in a file: true)",
-    accepts: (value) => value === true || text.rule.accepts(value),
+    expected:
+      "the folder of a checkpoint, or nothing (in a file: true); a file of options comes first, as in " +
+      "`loko train run.json --resume`",
+    accepts: (value) => value === true || (text.rule.accepts(value) && !isFile(value as string)),
   },
   parse: (given) => given,
 };
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
 
 const flag: OptionRule = {
   expected: "true or false",
@@ -272,20 +283,4 @@ export function addLabelOptions(options: SharedOptions): SharedOptions {
     )
     .value("--granularity <which>", "labels of CIFAR-100: fine, coarse", choice("fine", "coarse"))
     .value("--metrics <names>", "as accuracy,f1,f1Macro,matthewsCorrelation", list);
-}
-
-/** @throws LokoError ERR_OPTION for the first option that is given though another excludes it. */
-export function refuseTogether(
-  options: object,
-  name: string,
-  excluded: readonly string[],
-  reason: string,
-): void {
-  const values = options as Record<string, unknown>;
-  const bad = excluded.find((other) => values[other] !== undefined);
-  if (values[name] === undefined || bad === undefined) return;
-  throw new LokoError(
-    "ERR_OPTION",
-    `${describe(bad)} cannot be given with ${describe(name)}: ${reason}`,
-  );
 }

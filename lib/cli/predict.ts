@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { LokoError } from "../errors.js";
 import { predict } from "../metrics/accumulator.js";
+import { refuseTogether } from "./checks.js";
 import { extentOf } from "./extent.js";
 import type { PredictSource } from "./feed.js";
 import {
@@ -10,7 +11,6 @@ import {
   anyText,
   integer,
   type ModelCommandOptions,
-  refuseTogether,
   SharedOptions,
   text,
 } from "./options.js";

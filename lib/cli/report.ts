@@ -74,14 +74,34 @@ export async function printResults(
     await printEvaluations(rows);
     await printLine("");
   }
-  const done = `after ${count(results.steps)} of ${counted(steps, "step")}`;
-  const stopped = results.status === "interrupted";
   await printFacts([
-    ["time", `${describeTime(results.seconds)} for ${counted(results.steps, "step")}`],
+    ["time", `${describeTime(results.seconds)} for ${describeSteps(results)}`],
     ["skipped", describeSkips(results.skipped)],
-    ["stopped", stopped ? `${done}; the adapter so far is complete` : undefined],
+    ["stopped", describeStop(results, steps, options)],
     ["saved", `${join(options.output, "adapter_model.safetensors")} and results.json`],
   ]);
+}
+
+/** Those that the time was for, and those before. */
+function describeSteps({ steps, resumedFrom }: TrainResults): string {
+  const here = counted(steps - (resumedFrom?.step ?? 0), "step");
+  return resumedFrom === undefined
+    ? here
+    : `${here}, going on from step ${count(resumedFrom.step)}`;
+}
+
+/** What did not happen any more. */
+function describeStop(
+  { status, steps, eval: held }: TrainResults,
+  planned: number,
+  options: TrainPlan["options"],
+): string | undefined {
+  if (status === "interrupted") {
+    return `after ${count(steps)} of ${counted(planned, "step")}; the adapter so far is complete`;
+  }
+  return options.eval !== undefined && held === undefined
+    ? "before the evaluation of --eval was over; the training is complete"
+    : undefined;
 }
 
 function describeSkips(skipped: TrainResults["skipped"]): string | undefined {

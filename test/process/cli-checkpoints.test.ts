@@ -84,7 +84,9 @@ describe("loko train --save-every", () => {
     rmSync(join(dir, "first"), { recursive: true });
     const again = await train("first", args);
     expect(again).toMatchObject({ code: 1 });
-    expect(again.stderr).toMatch(/^error ERR_OUTPUT_EXISTS: first-checkpoints: .*checkpoint-200/m);
+    expect(again.stderr).toMatch(
+      /^error ERR_OUTPUT_EXISTS: first-checkpoints: .*checkpoint-200.* with --resume, set --overwrite, or choose another --checkpoint-dir\.$/m,
+    );
     const other = await train("first", [...args, "--resume", "--seed", "5"]);
     expect(other.stderr).toMatch(
       /^error ERR_CHECKPOINT_MISMATCH: .*checkpoint-200.* seed 0, and now/m,
@@ -99,11 +101,53 @@ describe("loko train --save-every", () => {
     expect(passed).toMatchObject({ code: 0 });
     expect(passed.stderr).toContain("LOKO_CHECKPOINT_DAMAGED");
     expect(results("first").resumedFrom.checkpoint).toMatch(/checkpoint-100$/);
+    expect(passed.stdout).toMatch(/^time +\d+\.\d s for 100 steps, going on from step 100$/m);
+    const done = await train("first", [...args, "--resume"]);
+    expect(done.stdout).toMatch(/^time +0\.\d s for 0 steps, going on from step 200$/m);
     const none = await train("nothing", [...args, "--resume"]);
-    expect(none.stderr).toMatch(/^error ERR_FILE_NOT_FOUND: nothing-checkpoints: /m);
+    expect(none.stderr).toMatch(
+      /^error ERR_FILE_NOT_FOUND: nothing-checkpoints: .* Check --checkpoint-dir, or start without --resume\.$/m,
+    );
     const clipped = await train("nothing", ["--max-grad-norm", "1"]);
-    expect(clipped.stderr).toMatch(/^error ERR_OPTION: Trainer: maxGradNorm .*LoKO has none/m);
+    expect(clipped.stderr).toMatch(/^error ERR_OPTION: --max-grad-norm .*LoKO has none/m);
     expect(existsSync(join(dir, "nothing"))).toBe(false);
+  });
+});
+
+describe.runIf(process.platform !== "win32")("Ctrl-C during --eval-every", () => {
+  const stopAt = async (output: string, line: string, ...args: string[]) => {
+    let asked = false;
+    const run = await train(output, ["--eval", "held-out.tsv", ...args], {
+      onProgress: (stderr, child) => {
+        if (!asked && stderr.includes(line)) asked = child.kill("SIGINT");
+      },
+    });
+    expect({ code: run.code, signal: run.signal }).toEqual({ code: 130, signal: null });
+    return run;
+  };
+  beforeAll(() => writeSentences(join(dir, "held-out.tsv"), 5000, 7));
+
+  test("says that it waits for the evaluation, and not for a step", async () => {
+    const args = ["--max-steps", "20", "--eval-every", "10"];
+    const { stderr } = await stopAt("evaluated", "10 of 20", ...args);
+    expect(stderr).toContain(
+      "Stopping after this evaluation to save the adapter; Ctrl-C again ends at once.\n",
+    );
+    expect(results("evaluated")).toMatchObject({ status: "interrupted", steps: 10 });
+  });
+
+  test("says so during the step before it too", async () => {
+    // A step of all sentences takes long enough.
+    const args = ["--optimizer", "sgd", "--batch-size", "500", "--epochs", "4"];
+    const { stderr } = await stopAt("before", "1 of 4", ...args, "--eval-every", "2");
+    expect(stderr).toContain("Stopping after this step and its evaluation to save the adapter;");
+  });
+
+  test("after the last step is no interruption of the training", async () => {
+    const args = ["--max-steps", "10", "--eval-every", "10"];
+    const { stdout } = await stopAt("last", "10 of 10", ...args);
+    expect(results("last")).toMatchObject({ status: "completed", steps: 10 });
+    expect(stdout).toMatch(/^stopped +before the evaluation of --eval was over; the training is/m);
   });
 });
 

@@ -134,7 +134,7 @@ describe("loko train with images", () => {
       "a column of texts",
       ["--text-column", "a"],
       "ERR_UNSUPPORTED",
-      '"textColumn" is not for images',
+      "--text-column is not for images",
     ],
     ["a format of texts", ["--format", "tsv"], "ERR_UNSUPPORTED", "tsv is a format of texts"],
     ["a processor of an unfit size", ["--model", "odd"], "ERR_SHAPE_MISMATCH", "images of 20x20"],
@@ -265,7 +265,7 @@ describe("loko predict with images", () => {
       [["--image", "nope.jpg"], 1, "ERR_FILE_NOT_FOUND: nope.jpg"],
       [["--image", "vit/config.json"], 1, "ERR_IMAGE_FORMAT: vit/config.json"],
       [["--image", "a", "--classes", "three.txt"], 1, "ERR_NUM_LABELS: three.txt: 3 classes"],
-      [["--text", "a"], 1, '"text" is not for images'],
+      [["--text", "a"], 1, "--text is not for images"],
       [["--image", "a", "--data", "b"], 2, "choose one"],
       [["--image", "a", "--text", "b"], 2, "choose one"],
     ] as const) {

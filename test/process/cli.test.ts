@@ -72,6 +72,11 @@ describe("wrong use", () => {
       ["train", "bad.json"],
       'option "batchsize"; the nearest are "batchSize"',
     ],
+    [
+      "a file of options where a checkpoint belongs",
+      ["train", "--resume", "bad.json"],
+      "a file of options comes first, as in `loko train run.json --resume`. See loko train",
+    ],
   ])("%s ends with 2 and one line that says what", async (_, args, words) => {
     const { code, stdout, stderr } = await loko(...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
@@ -81,10 +86,48 @@ describe("wrong use", () => {
 
   test.each<[string, string[], string]>([
     ["a learning rate for LoKO", ["--lr", "0.1"], "LoKO has no learning rate"],
-    ["an adapter and a rank for it", ["--adapter", "x", "--r", "4"], '"r" cannot be given with'],
+    [
+      "an adapter and a rank for it",
+      ["--adapter", "x", "--r", "4"],
+      "--r cannot be given with --adapter: ",
+    ],
     ["an unknown metric", ["--metrics", "acc"], 'Unknown metric "acc"'],
     ["a metric of another task", ["--metrics", "meanSquaredError"], "does not fit classification"],
     ["another option of LoKO", ["--optimizer-options", '{"taw":1}'], 'unknown option "taw"'],
+    ["evaluations of nothing", ["--eval-every", "5"], "--eval-every needs --eval."],
+    [
+      "patience without evaluations",
+      ["--eval", "data.tsv", "--early-stopping-patience", "2"],
+      "--early-stopping-patience needs --eval-every.",
+    ],
+    [
+      "the best of no checkpoints",
+      ["--eval", "data.tsv", "--eval-every", "2", "--load-best"],
+      "--load-best needs --save-every.",
+    ],
+    [
+      "the best of other steps",
+      ["--eval", "data.tsv", "--eval-every", "2", "--save-every", "3", "--load-best"],
+      ": --load-best needs --save-every to be a multiple of --eval-every, got 3 and 2.",
+    ],
+    [
+      "a limit of no checkpoints",
+      ["--save-total-limit", "2"],
+      "--save-total-limit needs --save-every or --checkpoint-dir or --resume.",
+    ],
+    [
+      "a warm-up of a constant rate",
+      ["--optimizer", "adamw", "--warmup-steps", "10"],
+      ': --lr-scheduler-type "constant" has no warm-up: use "constant_with_warmup", or leave ' +
+        "--warmup-steps out.",
+    ],
+    [
+      "checkpoints in the output",
+      ["--checkpoint-dir", "out"],
+      "--checkpoint-dir out is in --output",
+    ],
+    ["checkpoints below it", ["--checkpoint-dir", "out/a/b"], "out/a/b is in --output out, which"],
+    ["logs in the output", ["--log-dir", "./out/logs"], "--log-dir ./out/logs is in --output out"],
   ])("%s is refused before anything is written", async (_, args, words) => {
     const { code, stdout, stderr } = await train(...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
