@@ -21,7 +21,7 @@ export function loadError(what: string, { root, cause }: LoadFailure): LokoError
       `Prebuilt binaries of this package: ${prebuildsOf(root).join(", ") || "none"}`,
       `This process: Node.js ${process.versions.node}, ${PLATFORM}${describeLibc()}`,
       "Possible solutions:",
-      ...solutions(root, reason).map((solution) => `  - ${solution}`),
+      ...(refusedByNode(cause) ?? solutions(root, reason)).map((solution) => `  - ${solution}`),
     ].join("\n"),
     { cause },
   );
@@ -67,6 +67,17 @@ function list(folder: string): string[] | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** What helps where Node.js itself loads no addon at all, and no other binary would change that. */
+function refusedByNode(cause: unknown): string[] | undefined {
+  if ((cause as NodeJS.ErrnoException | undefined)?.code !== "ERR_DLOPEN_DISABLED")
+    return undefined;
+  return [
+    process.permission === undefined
+      ? "Start Node.js without --no-addons (on the command line, or in NODE_OPTIONS)."
+      : "Start Node.js with --allow-addons: its permission model is on, and allows none without it.",
+  ];
 }
 
 function solutions(root: string, reason: string): string[] {

@@ -34,8 +34,12 @@ describe.runIf(process.platform === "linux")("an installed package whose addon",
   afterEach(() => rmSync(join(root, "prebuilds"), { recursive: true, force: true }));
   afterAll(() => rmSync(consumer, { recursive: true }));
 
-  function load(env: NodeJS.ProcessEnv = {}): { code: string; message: string } {
-    const { stdout, stderr, status, signal } = spawnSync(process.execPath, ["-e", PROGRAM], {
+  function load(
+    env: NodeJS.ProcessEnv = {},
+    nodeArgs: readonly string[] = [],
+  ): { code: string; message: string } {
+    const args = [...nodeArgs, "-e", PROGRAM];
+    const { stdout, stderr, status, signal } = spawnSync(process.execPath, args, {
       cwd: consumer,
       encoding: "utf8",
       env: { PATH: process.env.PATH, ...env },
@@ -73,6 +77,22 @@ describe.runIf(process.platform === "linux")("an installed package whose addon",
     for (const [, name, major] of message.matchAll(/(cmake-js|node-addon-api)@(\d+)/g)) {
       expect(manifest.devDependencies[name!]).toMatch(new RegExp(`^${major}\\.`));
     }
+  });
+
+  // Node.js 20 knows the permission model by its older name.
+  const permission = process.allowedNodeEnvironmentFlags.has("--permission")
+    ? "--permission"
+    : "--experimental-permission";
+
+  test.each([
+    [["--no-addons"], "Start Node.js without --no-addons"],
+    [[permission, "--allow-fs-read=*", "--no-warnings"], "Start Node.js with --allow-addons"],
+  ])("is refused by Node.js itself (%s) names the flag, and no other way", (args, words) => {
+    place();
+    const { code, message } = load({}, args);
+
+    expect(code).toBe("ERR_NATIVE_LOAD");
+    expect(message.split("Possible solutions:\n")[1]).toMatch(new RegExp(`^  - ${words}[^\n]+$`));
   });
 
   test("is for another C library names what there is, and for which one it is", () => {
