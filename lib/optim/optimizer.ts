@@ -12,6 +12,9 @@ import type {
 import { checkOptions } from "../options.js";
 import { loadOptimizerState, type StateHost, saveOptimizerState } from "./optimizer-state.js";
 
+const ANOTHER_COPY =
+  " A Model of another copy of the package is none here: `npm ls loko` shows whether there are two.";
+
 /**
  * Why a step changed nothing: parameters and optimizer state are bit-identical to before.
  * - `"non-finite-logits"`: the outputs of the model hold NaN or an infinity.
@@ -103,7 +106,7 @@ export abstract class Optimizer {
     if (!(model instanceof Model)) {
       throw new LokoError(
         "ERR_INPUT_TYPE",
-        `${new.target.name} needs a Model, got ${describe(model)}.`,
+        `${new.target.name} needs a Model, got ${describe(model)}.${typeof model === "object" ? ANOTHER_COPY : ""}`,
       );
     }
     model.runtime.requireAlive();

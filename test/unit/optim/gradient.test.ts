@@ -204,6 +204,6 @@ describe("first-order optimizers", () => {
       "nesterov",
       "momentum",
     );
-    await expectError(() => new SGD({} as Model), "ERR_INPUT_TYPE", "SGD", "Model");
+    await expectError(() => new SGD({} as Model), "ERR_INPUT_TYPE", "SGD", "Model", "copy");
   });
 });
