@@ -106,7 +106,7 @@ export abstract class Optimizer {
     if (!(model instanceof Model)) {
       throw new LokoError(
         "ERR_INPUT_TYPE",
-        `${new.target.name} needs a Model, got ${describe(model)}.${typeof model === "object" ? ANOTHER_COPY : ""}`,
+        `${new.target.name} needs a Model, got ${describe(model)}.${Object(model) === model ? ANOTHER_COPY : ""}`,
       );
     }
     model.runtime.requireAlive();

@@ -1,4 +1,5 @@
 import { readFileSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -33,7 +34,8 @@ describe("the npm package", () => {
 
   test("holds the library, the binary, and the sources of the addon without their tests", () => {
     const kinds = [
-      /^(?:LICENSE|README\.md|package\.json|CMakeLists\.txt)$/,
+      /^(?:LICENSE|README\.md|CONTRIBUTING\.md|package\.json|CMakeLists\.txt)$/,
+      /^docs\/.+\.(?:md|svg)$/,
       /^dist\/.+\.(?:js|d\.ts)$/,
       /^prebuilds\/[^/]+\/loko\.[^/]+\.node$/,
       /^native\/(?:addon|core|cpu|cuda|filter|ref)\/.+\.(?:cc|h|cu|cuh|map)$/,
@@ -43,6 +45,18 @@ describe("the npm package", () => {
     expect(tarball.files.filter((path) => !kinds.some((kind) => kind.test(path)))).toEqual([]);
     for (const kind of kinds) expect(tarball.files.some((path) => kind.test(path))).toBe(true);
     expect(tarball.files).toContain(`prebuilds/${PLATFORM}/${BINARY}`);
+  });
+
+  test("holds every page and picture that its pages link to", () => {
+    const pages = tarball.files.filter((path) => path.endsWith(".md"));
+    const links = pages.flatMap((page) => {
+      const text = readFileSync(ROOT + page, "utf8").replace(/^```[\s\S]*?^```$/gm, "");
+      const found = text.matchAll(/\]\((?!\w+:)([^)#\s]+)(?:#[^)]*)?\)/g);
+      return Array.from(found, ([, target]) => ({ page, target: join(dirname(page), target!) }));
+    });
+
+    expect(links.length).toBeGreaterThan(100);
+    expect(links.filter(({ target }) => !tarball.files.includes(target))).toEqual([]);
   });
 
   test("is small", () => {

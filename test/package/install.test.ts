@@ -1,5 +1,13 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -90,7 +98,40 @@ describe.runIf(process.platform === "linux")("the packed package, without a comp
     ["bundler", ts.ModuleKind.ESNext, ts.ModuleResolutionKind.Bundler],
   ])("has types that a strict consumer can check by the resolution %s", (_, module, resolution) => {
     for (const name of ["@types/node", "undici-types"]) provide(name);
-    const program = ts.createProgram([join(consumer, "types.mts")], {
+
+    expect(complaints("types.mts", { module, moduleResolution: resolution })).toEqual([]);
+  });
+
+  test("has types that CommonJS can check by nodenext, and as docs/install.md says by no older one", () => {
+    // Not in consumers/, where the compiler would check it as a file of this repository, which has no CommonJS.
+    const code =
+      'import { Model } from "loko";\nexport const load = () => Model.fromPretrained("vit");\n';
+    writeFileSync(join(consumer, "types.cts"), code);
+    expect(complaints("types.cts", { module: ts.ModuleKind.NodeNext })).toEqual([]);
+    expect(complaints("types.cts", { module: ts.ModuleKind.Node20 })).toEqual([]);
+    for (const module of [ts.ModuleKind.Node16, ts.ModuleKind.Node18]) {
+      expect(complaints("types.cts", { module })).toEqual([
+        expect.stringContaining("is a CommonJS module whose imports will produce 'require' calls"),
+      ]);
+    }
+  });
+
+  test("has types that need nothing of Node.js, with the two libraries that docs/install.md names", () => {
+    const withLibraries = (...names: string[]) =>
+      complaints("types.mts", {
+        module: ts.ModuleKind.NodeNext,
+        types: [],
+        lib: ["es2022", ...names].map((name) => `lib.${name}.d.ts`),
+      }).join();
+
+    expect(withLibraries("dom", "esnext.disposable")).toBe("");
+    expect(withLibraries("dom")).toContain("Cannot find name 'Disposable'");
+    expect(withLibraries("esnext.disposable")).toContain("Cannot find name 'AbortSignal'");
+  });
+
+  /** What the compiler says of a file of the consumer's, and of ours as it sees them. */
+  function complaints(file: string, options: ts.CompilerOptions): string[] {
+    const program = ts.createProgram([join(consumer, file)], {
       strict: true,
       exactOptionalPropertyTypes: true,
       skipLibCheck: false,
@@ -99,27 +140,24 @@ describe.runIf(process.platform === "linux")("the packed package, without a comp
       lib: ["lib.es2023.d.ts", "lib.esnext.disposable.d.ts"],
       types: ["node"],
       typeRoots: [join(consumer, "node_modules", "@types")],
-      module,
-      moduleResolution: resolution,
+      ...options,
     });
     // Ours and the consumer's: the rest of skipLibCheck false, Node's and the language's, is not ours to check.
     const files = program.getSourceFiles().filter(({ fileName }) => fileName.startsWith(consumer));
     const own = files.filter(({ fileName }) => !fileName.includes("/@types/"));
     const problems = [
       ...program.getOptionsDiagnostics(),
-      ...own.flatMap((file) => [
-        ...program.getSyntacticDiagnostics(file),
-        ...program.getSemanticDiagnostics(file),
+      ...own.flatMap((source) => [
+        ...program.getSyntacticDiagnostics(source),
+        ...program.getSemanticDiagnostics(source),
       ]),
     ];
 
     expect(own.map(({ fileName }) => fileName)).toContain(
       join(consumer, "node_modules/loko/dist/index.d.ts"),
     );
-    expect(
-      problems.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, "\n")),
-    ).toEqual([]);
-  });
+    return problems.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, "\n"));
+  }
 
   test("can be built where it lies, with the packages that its errors name", () => {
     const root = join(consumer, "node_modules", "loko");

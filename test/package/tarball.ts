@@ -53,7 +53,9 @@ export function pack(folder: string): Tarball {
   for (const name of [
     "package.json",
     "README.md",
+    "CONTRIBUTING.md",
     "LICENSE",
+    "docs",
     "dist",
     "native",
     "scripts",
