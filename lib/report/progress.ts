@@ -90,6 +90,8 @@ type Complete = (state: ProgressUpdate) => ProgressState;
 
 /** Between the bar and what is printed behind it by somebody who does not know of it. */
 const GAP = "  ";
+/** Such as the terminal, at Ctrl-C; in the next line it would not be cleared with the bar. */
+const ECHO = "^C";
 
 /** A terminal of unknown width has 0. */
 const columnsOf = ({ columns }: NodeJS.WriteStream) => columns || 80;
@@ -100,9 +102,10 @@ const columnsOf = ({ columns }: NodeJS.WriteStream) => columns || 80;
  */
 function barProgress(total: number, complete: Complete): Progress {
   let state: ProgressState;
+  const room = GAP.length + ECHO.length;
   // Not SingleBar, which goes back to the line that it began on.
   const bars = new MultiBar({
-    format: () => renderProgress(state, Math.max(1, columnsOf(process.stderr) - GAP.length)) + GAP,
+    format: () => renderProgress(state, Math.max(1, columnsOf(process.stderr) - room)) + GAP,
     stream: process.stderr,
     hideCursor: false,
     linewrap: true,
