@@ -23,6 +23,9 @@ export interface ReportsContext {
 /** How much of the shown loss is that of earlier steps. */
 const SMOOTHING = 0.98;
 
+/** Milliseconds between steps that have room for a print of their own; below, it is printed behind the bar. */
+const ROOM_INTERVAL = 10;
+
 export class Reports {
   readonly #context: ReportsContext;
   readonly #tensorBoard: TensorBoardWriter | undefined;
@@ -31,6 +34,7 @@ export class Reports {
   readonly #progress: Progress | undefined;
   #loss = 0;
   #losses = 0;
+  #madeRoom = 0;
 
   private constructor(
     context: ReportsContext,
@@ -66,8 +70,7 @@ export class Reports {
   /** @throws LokoError ERR_FILE_WRITE. */
   async handle(event: TrainerEvent): Promise<void> {
     await this.#report(event);
-    // Whoever reads the events prints this one, if any.
-    if (event.type !== "step") this.#progress?.makeRoom();
+    this.#makeRoom(event);
   }
 
   async writeReport(): Promise<void> {
@@ -81,6 +84,14 @@ export class Reports {
   async close(): Promise<void> {
     this.#progress?.[Symbol.dispose]();
     await this.#tensorBoard?.close();
+  }
+
+  /** For what whoever reads the events may print of this one; the bar is drawn again each time. */
+  #makeRoom({ type }: TrainerEvent): void {
+    const time = performance.now();
+    if (type === "step" && time - this.#madeRoom < ROOM_INTERVAL) return;
+    this.#madeRoom = time;
+    this.#progress?.makeRoom();
   }
 
   async #report(event: TrainerEvent): Promise<void> {

@@ -24,7 +24,7 @@ const isBar = (line: string) => /^(?:epoch|evaluating) .*it\/s \| ETA/.test(line
 
 describe.runIf(process.platform !== "win32")("in a terminal", () => {
   test("what a program prints while it trains stays as it is, and the bar is below it", async () => {
-    const { code, output } = await runInTerminal([SCRIPT], dir);
+    const { code, output } = await runInTerminal([SCRIPT, "bert", "1", "400"], dir);
     expect(code).toBe(0);
     expect(otherEscapes(output)).toEqual([]);
     const lines = screenOf(output);
@@ -44,6 +44,15 @@ describe.runIf(process.platform !== "win32")("in a terminal", () => {
     const bars = lines.filter((line) => /it\/s \| ETA [\d:?]+$/.test(line));
     expect(bars.length).toBeGreaterThan(0);
     for (const line of bars) expect(`${line}  ^C`.length).toBeLessThan(COLUMNS);
+  });
+
+  test("so does what it prints at steps that are slow enough to clear the bar for each", async () => {
+    const { code, output } = await runInTerminal([SCRIPT, "slow", "50", "2"], dir);
+    expect(code).toBe(0);
+    const lines = screenOf(output);
+    const printed = lines.filter((line) => line.includes("at "));
+    expect(printed).toEqual(Array.from({ length: 10 }, (_, i) => `at ${2 * (i + 1)}`));
+    expect(lines.filter(isBar)).toHaveLength(1);
   });
 
   test("a warning is printed whole, above the bar", async () => {
