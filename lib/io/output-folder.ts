@@ -200,7 +200,8 @@ async function replace(
   await rm(former, { recursive: true });
 }
 
-async function moveIfThere(from: string, to: string): Promise<boolean> {
+/** @returns whether there was anything to move. */
+export async function moveIfThere(from: string, to: string): Promise<boolean> {
   try {
     await rename(from, to);
     return true;

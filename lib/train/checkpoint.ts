@@ -200,6 +200,14 @@ async function openCheckpoint(path: string): Promise<FoundCheckpoint> {
   return { path, state: parseTrainerState(await readJsonObject(join(path, STATE_FILE), LARGE)) };
 }
 
+/** Whether a training could go on from it. */
+export async function isUsable(path: string): Promise<boolean> {
+  return openCheckpoint(path).then(
+    () => true,
+    () => false,
+  );
+}
+
 /** The log of millions of steps. */
 const LARGE = { maxBytes: 1024 ** 3 };
 

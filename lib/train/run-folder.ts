@@ -12,7 +12,7 @@ import {
   clearLeftOvers,
   deleteCheckpoint,
   type FoundCheckpoint,
-  isComplete,
+  isUsable,
   listCheckpoints,
   type NamedCheckpoint,
   writeCheckpoint,
@@ -77,9 +77,10 @@ export class RunFolder {
 
   /** A good one that is newer would be gone on from the next time, as if this training had not been. */
   async #refuseNewer(present: readonly NamedCheckpoint[], found: FoundCheckpoint): Promise<void> {
+    const name = basename(resolve(found.path));
     for (const checkpoint of present.toReversed()) {
       if (checkpoint.step <= found.state.global_step) return;
-      if (!(await isComplete(checkpoint.path))) continue;
+      if (basename(checkpoint.path) === name || !(await isUsable(checkpoint.path))) continue;
       throw new LokoError(
         "ERR_OUTPUT_EXISTS",
         `${this.path}: holds ${basename(checkpoint.path)}, which is newer than ${found.path}. Go on from the ` +

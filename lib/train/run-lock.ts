@@ -2,12 +2,12 @@
 // signs of life: one whose process is known to be gone, or that has been silent for long, holds nothing.
 
 import { randomUUID } from "node:crypto";
-import { readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { lstat, readFile, rename, rm, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { threadId } from "node:worker_threads";
 import { LokoError } from "../errors.js";
-import { toWriteError, unfinished } from "../io/output-folder.js";
+import { moveIfThere, toWriteError, unfinished } from "../io/output-folder.js";
 
 const LOCK_FILE = ".training.lock";
 const BEAT_MS = 5_000;
@@ -76,14 +76,14 @@ async function create(path: string, text: string): Promise<boolean> {
 }
 
 async function removeStale(folder: string, path: string): Promise<void> {
-  const stats = await stat(path).catch(() => undefined);
+  const stats = await lstat(path).catch(() => undefined);
   if (stats === undefined) return;
   const text = await read(path);
   const holder = parseHolder(text);
   const silentMs = Date.now() - stats.mtimeMs;
   if (silentMs < SILENT_MS && !isKnownToBeGone(holder)) throw busyError(folder, path, holder);
   const aside = `${path}.${randomUUID()}`;
-  await rename(path, aside);
+  if (!(await moveIfThere(path, aside))) return;
   // Two that find it stale must not both remove it: the later one would take the lock of the other.
   if ((await read(aside)) === text) await rm(aside, { force: true });
   else await rename(aside, path);

@@ -15,6 +15,7 @@ import {
 import { hostname } from "node:os";
 import { basename, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
+import { writeManifest } from "../../../lib/io/manifest.js";
 import type { Model } from "../../../lib/model.js";
 import { SGD } from "../../../lib/optim/gradient.js";
 import { Trainer } from "../../../lib/train/trainer.js";
@@ -110,6 +111,23 @@ describe("a training that goes on", () => {
     expect(codes).toEqual(["LOKO_CHECKPOINT_DAMAGED"]);
     const named = { resumeFromCheckpoint: join(folder.path, "checkpoint-999") };
     await expectError(() => trainer.train(samplesOf(model, 4), named), "ERR_CHECKPOINT_FORMAT");
+  });
+
+  test("passes over a newer one that is whole and cannot be read, and one that was renamed is itself", async () => {
+    using folder = temporaryFolder();
+    using model = await trained(folder.path, 6, 2);
+    const newest = join(folder.path, "checkpoint-6");
+    const state = readState(folder.path, 6);
+    const log_history = [{ loss: null }];
+    writeFileSync(join(newest, "trainer_state.json"), JSON.stringify({ ...state, log_history }));
+    rmSync(join(newest, "manifest.json"));
+    await writeManifest(newest);
+    const create = () => adamw(model, folder.path, { maxSteps: 6, saveSteps: 3 });
+    const first = await withWarnings(() => create().train(samplesOf(model, 4), resume));
+    expect(first).toMatchObject({ result: { steps: 2 }, codes: ["LOKO_CHECKPOINT_DAMAGED"] });
+    rmSync(newest, { recursive: true });
+    renameSync(join(folder.path, "checkpoint-4"), join(folder.path, "checkpoint-9"));
+    expect(await create().train(samplesOf(model, 4), resume)).toMatchObject({ steps: 2 });
   });
 
   test("leaves hidden names alone that are the user's", async () => {
@@ -254,6 +272,9 @@ describe("two trainings in one folder", () => {
       // Of this very thread, which knows that it holds none: the number of a process that was before it.
       write({ ...live, pid: process.pid });
       await action();
+      symlinkSync("nowhere", lock);
+      await expectError(action, "ERR_OUTPUT_BUSY", LOCK);
+      rmSync(lock);
       writeFileSync(lock, "cut sho");
       utimesSync(lock, longAgo, longAgo);
       await action();
