@@ -70,6 +70,8 @@ const CODES = [
   "ERR_FILE_WRITE",
   /** An output folder exists already and is not empty. */
   "ERR_OUTPUT_EXISTS",
+  /** Another training writes into the output folder. */
+  "ERR_OUTPUT_BUSY",
   /** A token id, a token type or a position is outside the tables of the model. */
   "ERR_TOKEN_RANGE",
   /** A sequence has more tokens than the model has positions, or a text is too long to tokenize. */

@@ -39,8 +39,12 @@ export async function writeOutputFile(
   }
 }
 
-/** The rename would replace a folder's, a pipe's or a device's entry; /dev/null must stay what it is. */
-async function requireRegular(path: string): Promise<void> {
+/**
+ * The rename would replace a folder's, a pipe's or a device's entry; /dev/null must stay what it is.
+ *
+ * @throws LokoError ERR_FILE_WRITE.
+ */
+export async function requireRegular(path: string): Promise<void> {
   const stats = await stat(path).catch(() => undefined);
   if (stats === undefined || stats.isFile()) return;
   throw new LokoError(

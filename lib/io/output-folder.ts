@@ -113,8 +113,12 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<v
 /** Node refuses a single write of 2 GiB or more. */
 const MAX_WRITE_BYTES = 2 ** 30;
 
-/** Through links, so that what a link points to is replaced and not the link. */
-async function realPath(dir: string): Promise<string> {
+/**
+ * Through links, so that what a link points to is replaced and not the link.
+ *
+ * @throws LokoError ERR_FILE_WRITE for a link to nothing.
+ */
+export async function realPath(dir: string): Promise<string> {
   try {
     return await realpath(dir);
   } catch (error) {
@@ -196,7 +200,8 @@ async function replace(
   await rm(former, { recursive: true });
 }
 
-async function moveIfThere(from: string, to: string): Promise<boolean> {
+/** @returns whether there was anything to move. */
+export async function moveIfThere(from: string, to: string): Promise<boolean> {
   try {
     await rename(from, to);
     return true;

@@ -1,4 +1,7 @@
+import { dirname, join } from "node:path";
+import { LokoError } from "../errors.js";
 import type { Evaluation } from "../metrics/accumulator.js";
+import { type FoundCheckpoint, isComplete } from "./checkpoint.js";
 import type { ResolvedOptions } from "./trainer-options.js";
 import type { TrainerState } from "./trainer-state.js";
 
@@ -19,12 +22,22 @@ export class BestModel {
     this.#options = options;
   }
 
-  static from(options: ResolvedOptions, state: BestState | undefined): BestModel {
+  /**
+   * @param found - what the training goes on from.
+   * @throws LokoError ERR_FILE_NOT_FOUND when its best checkpoint is not there any more, and is to be loaded
+   * in the end.
+   */
+  static async open(
+    options: ResolvedOptions,
+    found: FoundCheckpoint | undefined,
+  ): Promise<BestModel> {
     const best = new BestModel(options);
-    if (state === undefined) return best;
+    if (found === undefined) return best;
+    const { state } = found;
     best.#step = state.best_global_step;
     best.#metric = state.best_metric;
-    best.#checkpoint = state.best_model_checkpoint;
+    best.#checkpoint = await findBest(found);
+    if (best.#checkpoint === null && options.loadBestModelAtEnd) requireNone(found);
     const { EarlyStoppingCallback } = state.stateful_callbacks;
     best.#patience = EarlyStoppingCallback?.attributes.early_stopping_patience_counter ?? 0;
     return best;
@@ -49,9 +62,9 @@ export class BestModel {
     return this.#patience >= earlyStoppingPatience;
   }
 
-  /** By how much a value is better than the best one; NaN never is. */
+  /** By how much a value is better than the best one; NaN or an infinity never is. */
   #gain(value: number): number {
-    if (Number.isNaN(value)) return Number.NaN;
+    if (!Number.isFinite(value)) return Number.NaN;
     if (this.#metric === null) return Number.POSITIVE_INFINITY;
     return this.#options.greaterIsBetter ? value - this.#metric : this.#metric - value;
   }
@@ -81,4 +94,29 @@ export class BestModel {
         : {},
     };
   }
+}
+
+/**
+ * Where the best checkpoint is now. Beside the one that was found comes first: the folder may have been
+ * renamed since its path was written down, or be named from another working folder.
+ */
+async function findBest({ path, state }: FoundCheckpoint): Promise<string | null> {
+  const recorded = state.best_model_checkpoint;
+  if (recorded === null) return null;
+  const beside = join(dirname(path), /[^\\/]*$/.exec(recorded)![0]);
+  for (const candidate of [beside, recorded]) {
+    if (await isComplete(candidate)) return candidate;
+  }
+  return null;
+}
+
+/** @throws LokoError ERR_FILE_NOT_FOUND when there was a best checkpoint. */
+function requireNone({ path, state }: FoundCheckpoint): void {
+  const recorded = state.best_model_checkpoint;
+  if (recorded === null) return;
+  throw new LokoError(
+    "ERR_FILE_NOT_FOUND",
+    `${recorded}: the best checkpoint until ${path} is missing or damaged, and loadBestModelAtEnd would load ` +
+      "it in the end. Put it back beside that one, or go on without loadBestModelAtEnd.",
+  );
 }

@@ -1,10 +1,12 @@
 // checkpoint-<step> folders: adapter, optimizer state, trainer state and a manifest of them.
 
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { describe, LokoError } from "../errors.js";
-import { readJsonObject } from "../io/json.js";
+import { readdir, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { LokoError } from "../errors.js";
+import { exists, toFileError } from "../io/files.js";
+import { type JsonObject, readJsonObject, setOrigin } from "../io/json.js";
 import { MANIFEST_FILE, verifyManifest, writeManifest } from "../io/manifest.js";
 import { toWriteError, writeFolder } from "../io/output-folder.js";
 import type { Model } from "../model.js";
@@ -18,9 +20,18 @@ const ARGUMENTS_FILE = "training_args.json";
 const REQUIRED = ["adapter_config.json", "adapter_model.safetensors", OPTIMIZER_FILE, STATE_FILE];
 
 const NAME = /^checkpoint-(\d+)$/;
-/** What a process leaves that ends while it writes or deletes a checkpoint. */
-const LEFT_OVER = /^\.{1,2}checkpoint-(\d+)\..+$/;
+const ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+/**
+ * What a process leaves that ends while it writes or deletes a checkpoint, or the adapter in one: exactly the
+ * names that `writeFolder` and {@link deleteCheckpoint} give. Any other hidden folder is the user's.
+ */
+const LEFT_OVER = new RegExp(`^\\.checkpoint-(\\d+)\\.${ID}(?:\\.former|\\.deleted)?$`);
+const LEFT_OVER_PART = new RegExp(`^\\.\\.checkpoint-\\d+\\.${ID}\\.${ID}(?:\\.former)?$`);
 const DELETED = ".deleted";
+
+/** How long a checkpoint waits for a model that is busy with a call from outside, and between two looks. */
+const BUSY_LIMIT_MS = 600_000;
+const BUSY_POLL_MS = 1;
 
 export interface CheckpointParts {
   readonly model: Model;
@@ -31,7 +42,8 @@ export interface CheckpointParts {
 }
 
 /**
- * Writes `checkpoint-<step>`, complete and flushed to the disk or not at all.
+ * Writes `checkpoint-<step>`, complete and flushed to the disk or not at all. While a call from outside uses
+ * the model it waits: what was learned is worth more than time.
  *
  * @returns its path.
  * @throws LokoError ERR_FILE_WRITE, and those of `Model.saveAdapter`.
@@ -40,13 +52,16 @@ export async function writeCheckpoint(
   outputDir: string,
   { model, optimizer, state, args }: CheckpointParts,
 ): Promise<string> {
-  const path = join(outputDir, `checkpoint-${state.global_step}`);
+  const path = checkpointPath(outputDir, state.global_step);
   const isReplaced = () => true;
+  // What could not be read again must not take the place of what can.
+  setOrigin(state, join(path, STATE_FILE));
+  parseTrainerState(state as unknown as JsonObject);
   await writeFolder(
     path,
     async (folder) => {
-      await model.saveAdapter(folder, { overwrite: true });
-      await optimizer.saveState(join(folder, OPTIMIZER_FILE));
+      await whenFree(() => model.saveAdapter(folder, { overwrite: true }));
+      await whenFree(() => optimizer.saveState(join(folder, OPTIMIZER_FILE)));
       await writeFile(join(folder, STATE_FILE), `${JSON.stringify(state, null, 2)}\n`);
       await writeFile(join(folder, ARGUMENTS_FILE), `${JSON.stringify(args, null, 2)}\n`);
       await writeManifest(folder);
@@ -56,44 +71,82 @@ export async function writeCheckpoint(
   return path;
 }
 
-/** Checkpoints of a folder, oldest first; empty for a folder that does not exist. */
-export async function listCheckpoints(outputDir: string): Promise<string[]> {
+async function whenFree(action: () => Promise<void>): Promise<void> {
+  const deadline = performance.now() + BUSY_LIMIT_MS;
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      const isBusy = error instanceof LokoError && error.code === "ERR_MODEL_BUSY";
+      if (!isBusy || performance.now() > deadline) throw error;
+      await setTimeout(BUSY_POLL_MS);
+    }
+  }
+}
+
+export function checkpointPath(outputDir: string, step: number): string {
+  return join(outputDir, `checkpoint-${step}`);
+}
+
+/** What is named as a checkpoint. */
+export interface NamedCheckpoint {
+  readonly step: number;
+  readonly path: string;
+}
+
+/** Checkpoints of a folder, oldest first, by their names; empty for a folder that does not exist. */
+export async function listCheckpoints(outputDir: string): Promise<NamedCheckpoint[]> {
   return (await entriesOf(outputDir))
     .flatMap((name) => {
       const step = NAME.exec(name)?.[1];
       return step === undefined ? [] : [{ step: Number(step), path: join(outputDir, name) }];
     })
-    .sort((a, b) => a.step - b.step)
-    .map(({ path }) => path);
+    .sort((a, b) => a.step - b.step);
 }
 
+/** Empty for what does not exist, and for a file. */
 async function entriesOf(folder: string): Promise<string[]> {
   try {
     return await readdir(folder);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT") return [];
-    throw toWriteError(folder, error);
+    if (code === "ENOENT" || code === "ENOTDIR") return [];
+    throw toFileError(folder, error);
   }
 }
 
 /**
  * Puts in order what a process has left that ended in the middle of something: a checkpoint that is
  * complete under its hidden name gets its own one, the rest is removed.
+ *
+ * @throws LokoError ERR_FILE_WRITE.
  */
 export async function clearLeftOvers(outputDir: string): Promise<void> {
   for (const name of await entriesOf(outputDir)) {
     const step = LEFT_OVER.exec(name)?.[1];
-    if (step === undefined) continue;
+    if (step === undefined && !LEFT_OVER_PART.test(name)) continue;
     const path = join(outputDir, name);
-    const target = join(outputDir, `checkpoint-${step}`);
-    const isWhole = !name.endsWith(DELETED) && (await isComplete(path));
-    if (isWhole && !(await entriesOf(target)).includes(MANIFEST_FILE)) await rename(path, target);
-    else await rm(path, { recursive: true, force: true });
+    const mayBeWhole = step !== undefined && !name.endsWith(DELETED);
+    const target = checkpointPath(outputDir, Number(step));
+    try {
+      if (mayBeWhole && (await isFree(target)) && (await isComplete(path))) {
+        await rename(path, target);
+      } else {
+        await rm(path, { recursive: true, force: true });
+      }
+    } catch (error) {
+      throw toWriteError(path, error);
+    }
   }
 }
 
-async function isComplete(path: string): Promise<boolean> {
+/** Whether no checkpoint has that name. */
+async function isFree(path: string): Promise<boolean> {
+  return !(await entriesOf(path)).includes(MANIFEST_FILE);
+}
+
+/** Whether a folder holds the files that its manifest names, byte by byte. */
+export async function isComplete(path: string): Promise<boolean> {
   return verifyManifest(path, REQUIRED).then(
     () => true,
     () => false,
@@ -116,13 +169,15 @@ export async function findCheckpoint(
   from: string | true,
   outputDir: string | undefined,
 ): Promise<FoundCheckpoint> {
-  if (from !== true) return openCheckpoint(from);
+  if (from !== true) {
+    if (await exists(from)) return openCheckpoint(from);
+    throw new LokoError("ERR_FILE_NOT_FOUND", `${from}: no such checkpoint. Check the path.`);
+  }
   if (outputDir === undefined) {
     throw new LokoError("ERR_OPTION", "Trainer: resumeFromCheckpoint: true needs an outputDir.");
   }
-  const paths = await listCheckpoints(outputDir);
   let damaged: unknown;
-  for (const path of paths.reverse()) {
+  for (const { path } of (await listCheckpoints(outputDir)).toReversed()) {
     try {
       return await openCheckpoint(path);
     } catch (error) {
@@ -141,11 +196,16 @@ export async function findCheckpoint(
 }
 
 async function openCheckpoint(path: string): Promise<FoundCheckpoint> {
-  if ((await entriesOf(path)).length === 0) {
-    throw new LokoError("ERR_FILE_NOT_FOUND", `${path}: no such checkpoint. Check the path.`);
-  }
   await verifyManifest(path, REQUIRED);
   return { path, state: parseTrainerState(await readJsonObject(join(path, STATE_FILE), LARGE)) };
+}
+
+/** Whether a training could go on from it. */
+export async function isUsable(path: string): Promise<boolean> {
+  return openCheckpoint(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The log of millions of steps. */
@@ -158,63 +218,13 @@ export async function loadCheckpointParameters(path: string, model: Model): Prom
   await model.writeParameters(theta);
 }
 
-/**
- * Deletes the oldest checkpoints until `limit` are left, but never those of `keep`. Each is renamed before
- * it is deleted, so that no half of one is ever found under its name.
- */
-export async function rotateCheckpoints(
-  outputDir: string,
-  limit: number,
-  keep: readonly (string | null)[],
-): Promise<void> {
-  const paths = await listCheckpoints(outputDir);
-  let surplus = paths.length - limit;
-  const kept = new Set(keep.map((path) => path && basename(path)));
-  for (const path of paths) {
-    if (surplus <= 0) return;
-    if (kept.has(basename(path))) continue;
-    await deleteCheckpoint(outputDir, path);
-    surplus--;
-  }
-}
-
-async function deleteCheckpoint(outputDir: string, path: string): Promise<void> {
-  const hidden = join(outputDir, `.${basename(path)}.${randomUUID()}${DELETED}`);
+/** Renames it first, so that no half of one is ever found under its name. @throws LokoError ERR_FILE_WRITE */
+export async function deleteCheckpoint(path: string): Promise<void> {
+  const hidden = join(dirname(path), `.${basename(path)}.${randomUUID()}${DELETED}`);
   try {
     await rename(path, hidden);
     await rm(hidden, { recursive: true, force: true });
   } catch (error) {
     throw toWriteError(path, error);
-  }
-}
-
-/**
- * Makes an output folder ready for a training that begins anew.
- *
- * @throws LokoError ERR_OUTPUT_EXISTS when it holds checkpoints and `overwrite` is not set;
- * ERR_FILE_WRITE when nothing can be written there.
- */
-export async function prepareOutput(outputDir: string, overwrite: boolean): Promise<void> {
-  const present = await listCheckpoints(outputDir);
-  if (present.length > 0 && !overwrite) {
-    throw new LokoError(
-      "ERR_OUTPUT_EXISTS",
-      `${outputDir}: holds checkpoints of an earlier training (${describe(basename(present.at(-1)!))}). ` +
-        "Go on from them with resumeFromCheckpoint: true, set overwriteOutputDir: true, or choose " +
-        "another outputDir.",
-    );
-  }
-  for (const path of present) await deleteCheckpoint(outputDir, path);
-}
-
-/** @throws LokoError ERR_FILE_WRITE when nothing can be written there. */
-export async function requireWritable(outputDir: string): Promise<void> {
-  const probe = join(outputDir, `.probe.${randomUUID()}`);
-  try {
-    await mkdir(outputDir, { recursive: true });
-    await mkdir(probe);
-    await rm(probe, { recursive: true });
-  } catch (error) {
-    throw toWriteError(outputDir, error);
   }
 }

@@ -32,8 +32,11 @@ interface LoggedStep {
 
 /** Everything of {@link History} that a checkpoint keeps. */
 export interface HistoryState {
+  /** Since the last log entry. */
   readonly window: RunningTotals;
   readonly total: RunningTotals;
+  /** Of the last step what a log entry tells of it, by its keys there. */
+  readonly last: Readonly<Record<string, number>>;
   readonly log: readonly LogEntry[];
 }
 
@@ -42,19 +45,26 @@ export class History {
   readonly log: LogEntry[] = [];
   #window: RunningTotals = { ...ZERO };
   #total: RunningTotals = { ...ZERO };
-  #last: LoggedStep | undefined;
+  #last: Readonly<Record<string, number>> = {};
+  #hasFiniteOutputs = true;
 
-  static from({ window, total, log }: HistoryState): History {
+  static from({
+    window,
+    total,
+    log,
+    last = {},
+  }: Omit<HistoryState, "last"> & Partial<HistoryState>): History {
     const history = new History();
     history.#window = { ...window };
     history.#total = { ...total };
+    history.#last = { ...last };
     // One by one: a call with as many arguments as a long log has entries would overflow the stack.
     for (const entry of log) history.log.push(entry);
     return history;
   }
 
   get state(): HistoryState {
-    return { window: this.#window, total: this.#total, log: this.log };
+    return { window: this.#window, total: this.#total, last: this.#last, log: this.log };
   }
 
   get samples(): number {
@@ -73,7 +83,12 @@ export class History {
 
   /** Whether there are steps that no entry tells of. */
   get isPending(): boolean {
-    return this.#last !== undefined;
+    return this.#window.passes > 0;
+  }
+
+  /** Whether the outputs of the model in the last step were: what has diverged has none any more. */
+  get hasFiniteOutputs(): boolean {
+    return this.#hasFiniteOutputs;
   }
 
   add(step: LoggedStep): void {
@@ -91,35 +106,41 @@ export class History {
       totals.passes += step.results.length;
       totals.skipped += skipped;
     }
-    this.#last = step;
+    this.#last = lastOf(step);
+    this.#hasFiniteOutputs = step.results.at(-1)!.skipped !== "non-finite-logits";
   }
 
   /** The entry of the steps since the last one; only what is finite. */
   take(): Record<string, number> {
     const { lossSum, lossSteps, samples, correct, rows, passes, skipped } = this.#window;
-    const { results, learningRate } = this.#last!;
-    const { gradientNorm, kalman } = results.at(-1)!;
     const entry = finiteOnly({
       loss: lossSum / lossSteps,
-      grad_norm: gradientNorm,
-      learning_rate: learningRate,
+      ...this.#last,
       window_accuracy: correct / samples,
       online_accuracy: this.onlineAccuracy,
-      ...(kalman && {
-        rows: rows / passes,
-        p_mean: kalman.pMean,
-        p_min: kalman.pMin,
-        p_max: kalman.pMax,
-        gain: kalman.gain,
-        trace_r: kalman.traceR,
-        nis: kalman.nis,
-      }),
+      // Only LoKO has another number of them than one.
+      rows: "p_mean" in this.#last ? rows / passes : undefined,
       skipped: skipped === 0 ? undefined : skipped,
     });
     this.#window = { ...ZERO };
-    this.#last = undefined;
     return entry;
   }
+}
+
+function lastOf({ results, learningRate }: LoggedStep): Record<string, number> {
+  const { gradientNorm, kalman } = results.at(-1)!;
+  return finiteOnly({
+    grad_norm: gradientNorm,
+    learning_rate: learningRate,
+    ...(kalman && {
+      p_mean: kalman.pMean,
+      p_min: kalman.pMin,
+      p_max: kalman.pMax,
+      gain: kalman.gain,
+      trace_r: kalman.traceR,
+      nis: kalman.nis,
+    }),
+  });
 }
 
 function sum<T>(items: readonly T[], value: (item: T) => number): number {

@@ -19,7 +19,7 @@ export interface TrainerProgress {
  * - `"trainBegin"`, once; `resumedFrom` is the checkpoint.
  * - `"epochBegin"` and `"epochEnd"`, around each pass over the data.
  * - `"step"`, after each update of the parameters.
- * - `"log"`: `logs` is what was written to the logs.
+ * - `"log"`: `logs` is a copy of what was written to the logs.
  * - `"evaluate"`: `metrics` of the held-out data, and `logs`, the same with the keys of the log.
  * - `"save"`: `checkpoint` is the path of the folder.
  * - `"trainEnd"`, once; `output` is what {@link Trainer.train} returns.
@@ -60,17 +60,31 @@ export interface BatchResult extends StepResult {
 export interface TrainOutput {
   /** Steps of the whole training, those before a resumed checkpoint included. */
   readonly globalStep: number;
+  /** Steps of this call: without those before a resumed checkpoint. */
+  readonly steps: number;
   /** Mean loss of all steps, each measured before the model learned from it. */
   readonly trainingLoss: number;
-  /** `train_runtime` in seconds, `train_samples_per_second`, `train_steps_per_second`, `train_loss`, `epoch`. */
+  /**
+   * `train_runtime` in seconds, `train_samples_per_second` and `train_steps_per_second`, all three of this
+   * call; `train_loss` and `epoch` of the whole training.
+   */
   readonly metrics: LogEntry;
   /** Path of the best checkpoint, where there were evaluations and checkpoints. */
   readonly bestModelCheckpoint: string | null;
   /** Whether it ended before its last step: stopped early, or by a callback. */
   readonly stopped: boolean;
+  /**
+   * Whether the model is of no use any more: its outputs in the last step were not finite, and no better
+   * model was loaded. {@link Trainer.train} rejects then.
+   */
+  readonly diverged: boolean;
 }
 
-/** Set by a callback to say what happens next; the Trainer clears it again. */
+/**
+ * What happens next: set by the Trainer before the events `"step"` and `"epochEnd"`, changed by callbacks,
+ * and cleared again by the Trainer when it is done. What is still set when a training is interrupted is made
+ * up for when it is resumed.
+ */
 export interface TrainerControl {
   /** End the training after this step. */
   shouldTrainingStop: boolean;

@@ -94,7 +94,7 @@ export interface TrainerOptions<T = OnlineSample> {
   outputDir?: string;
   /**
    * Whether checkpoints of an earlier run in `outputDir` may be deleted when training begins anew. Default
-   * false: that is an error.
+   * false: that is an error. A training that goes on deletes none of another in any case.
    */
   overwriteOutputDir?: boolean;
   /**
@@ -105,8 +105,8 @@ export interface TrainerOptions<T = OnlineSample> {
   /** Steps between checkpoints, with `saveStrategy: "steps"`. Default 500. */
   saveSteps?: number;
   /**
-   * Older checkpoints are deleted beyond this many, >= 1; the newest and the best one never are. Default:
-   * all are kept.
+   * Older checkpoints of this training are deleted beyond this many, >= 1; the newest and the best one never
+   * are. Default: all are kept.
    */
   saveTotalLimit?: number;
 
@@ -118,8 +118,9 @@ export interface TrainerOptions<T = OnlineSample> {
   /** Default: false for `"loss"` and `"meanSquaredError"`, else true. */
   greaterIsBetter?: boolean;
   /**
-   * Whether the parameters of the best checkpoint are loaded in the end. `evalStrategy` and `saveStrategy`
-   * must then be the same, and `saveSteps` a multiple of `evalSteps`. Default false.
+   * Whether the parameters of the best checkpoint are loaded in the end, also after `stop()` and early
+   * stopping, but not after an abort or an error. `evalStrategy` and `saveStrategy` must then be the same, and
+   * `saveSteps` a multiple of `evalSteps`. Default false.
    */
   loadBestModelAtEnd?: boolean;
   /** Training ends after so many evaluations without a better metric. Default: never. */

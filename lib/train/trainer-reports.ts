@@ -3,7 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { writeOutputFile } from "../io/output-file.js";
+import { requireRegular, writeOutputFile } from "../io/output-file.js";
 import { EventLog } from "../report/event-log.js";
 import { renderReport } from "../report/html.js";
 import type { Progress } from "../report/progress.js";
@@ -41,19 +41,20 @@ export class Reports {
     tensorBoard: TensorBoardWriter | undefined,
     progress: Progress | undefined,
   ) {
-    const { outputDir, reportTo } = context.options;
-    const wants = (target: "jsonl" | "html") =>
-      outputDir !== undefined && reportTo.includes(target);
+    const { jsonl, html } = filesOf(context.options);
     this.#context = context;
     this.#tensorBoard = tensorBoard;
-    this.#lines = wants("jsonl") ? new EventLog(join(outputDir!, "log.jsonl")) : undefined;
-    this.#html = wants("html") ? join(outputDir!, "report.html") : undefined;
+    this.#lines = jsonl === undefined ? undefined : new EventLog(jsonl);
+    this.#html = html;
     this.#progress = progress;
   }
 
   /** @throws LokoError ERR_FILE_WRITE. */
   static async open(context: ReportsContext): Promise<Reports> {
     const { options, startStep, maxSteps } = context;
+    for (const path of Object.values(filesOf(options))) {
+      if (path !== undefined) await requireRegular(path);
+    }
     const folder = options.reportTo.includes("tensorboard") ? eventFolder(options) : undefined;
     // TensorBoard drops what an earlier run of the folder has told of the steps that are done again.
     const superseded = startStep === 0 ? undefined : startStep + 1;
@@ -137,6 +138,15 @@ export class Reports {
       ...(labels instanceof Int32Array && { accuracy: onlineAccuracy }),
     });
   }
+}
+
+function filesOf({ outputDir, reportTo }: ResolvedOptions): {
+  readonly jsonl: string | undefined;
+  readonly html: string | undefined;
+} {
+  const pathOf = (target: "jsonl" | "html", name: string) =>
+    outputDir !== undefined && reportTo.includes(target) ? join(outputDir, name) : undefined;
+  return { jsonl: pathOf("jsonl", "log.jsonl"), html: pathOf("html", "report.html") };
 }
 
 const now = () => new Date().toISOString();

@@ -53,11 +53,24 @@ export interface TrainerState {
       };
       readonly attributes: { readonly early_stopping_patience_counter: number };
     };
+    /** What was due after the step and had not been done: a resumed run makes up for it. */
+    readonly TrainerControl?: {
+      readonly args: {
+        readonly should_training_stop: boolean;
+        readonly should_epoch_stop: boolean;
+        readonly should_save: boolean;
+        readonly should_evaluate: boolean;
+        readonly should_log: boolean;
+      };
+      readonly attributes: Readonly<Record<string, never>>;
+    };
   };
   readonly loko: {
     readonly format: typeof FORMAT_VERSION;
     readonly version: string;
     readonly position: DataPosition;
+    /** Whether the end of the pass is still to come after the last step. Absent in older checkpoints. */
+    readonly ends_pass?: boolean;
     readonly run: RunIdentity;
     /** The order of pass e is drawn from this stream of this generator. */
     readonly random: {
@@ -67,6 +80,8 @@ export interface TrainerState {
     };
     readonly window: HistoryState["window"];
     readonly total: HistoryState["total"];
+    /** Absent in older checkpoints. */
+    readonly last?: HistoryState["last"];
   };
 }
 
@@ -95,7 +110,9 @@ export function parseTrainerState(json: JsonObject): TrainerState {
 /** Name of a part that is not what {@link TrainerState} says. */
 function wrongPart(state: JsonObject, loko: JsonObject): string | undefined {
   const position = isObject(loko.position) ? loko.position : {};
-  const { EarlyStoppingCallback: stopping } = isObject(state.stateful_callbacks)
+  const { EarlyStoppingCallback: stopping, TrainerControl: control } = isObject(
+    state.stateful_callbacks,
+  )
     ? state.stateful_callbacks
     : {};
   const checks: Readonly<Record<string, boolean>> = {
@@ -105,11 +122,14 @@ function wrongPart(state: JsonObject, loko: JsonObject): string | undefined {
     best_metric: state.best_metric === null || Number.isFinite(state.best_metric),
     best_model_checkpoint:
       state.best_model_checkpoint === null || typeof state.best_model_checkpoint === "string",
-    stateful_callbacks: isObject(state.stateful_callbacks) && isStopping(stopping),
+    stateful_callbacks:
+      isObject(state.stateful_callbacks) && isStopping(stopping) && isControl(control),
     "loko.position": isCount(position.epoch) && isCount(position.batch),
+    "loko.ends_pass": loko.ends_pass === undefined || typeof loko.ends_pass === "boolean",
     "loko.run": isObject(loko.run),
     "loko.window": isTotals(loko.window),
     "loko.total": isTotals(loko.total),
+    "loko.last": loko.last === undefined || isNumbers(loko.last),
   };
   return Object.keys(checks).find((name) => !checks[name]);
 }
@@ -136,6 +156,14 @@ function isStopping(callback: unknown): boolean {
   if (callback === undefined) return true;
   const { attributes } = isObject(callback) ? callback : {};
   return isObject(attributes) && isCount(attributes.early_stopping_patience_counter);
+}
+
+function isControl(control: unknown): boolean {
+  if (control === undefined) return true;
+  const { args } = isObject(control) ? control : {};
+  if (!isObject(args)) return false;
+  const due = [args.should_log, args.should_evaluate, args.should_save];
+  return due.every((flag) => typeof flag === "boolean");
 }
 
 /** @throws LokoError ERR_CHECKPOINT_MISMATCH naming what differs. */

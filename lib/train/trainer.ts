@@ -5,11 +5,12 @@ import { Model } from "../model.js";
 import { Optimizer } from "../optim/optimizer.js";
 import { checkOptions, type OptionRule } from "../options.js";
 import { evaluate } from "./evaluate.js";
+import { evaluationData, openRun } from "./open-run.js";
 import { inputError, type OnlineSample } from "./stream.js";
 import { openTrainingData, type TrainerDataset } from "./trainer-data.js";
-import type { TrainerEvent, TrainOutput } from "./trainer-events.js";
+import type { TrainerControl, TrainerEvent, TrainOutput } from "./trainer-events.js";
 import { type ResolvedOptions, resolveOptions, type TrainerOptions } from "./trainer-options.js";
-import { evaluationData, TrainingRun } from "./training-run.js";
+import { newControl, TrainingRun } from "./training-run.js";
 
 /** Options of {@link Trainer.train} and {@link Trainer.run}. */
 export interface TrainOptions {
@@ -17,7 +18,8 @@ export interface TrainOptions {
    * A `checkpoint-<step>` folder to go on from, or `true` for the newest good one of `outputDir`: damaged
    * ones are passed over with a process warning (`LOKO_CHECKPOINT_DAMAGED`). The model must have the same
    * adapter, and data and options must be the same; what follows equals, bit by bit, a training that was
-   * never interrupted. Default: begin anew.
+   * never interrupted, and begins with the evaluation that the interruption has left out. `outputDir` must
+   * hold no newer checkpoint than this one, and none of another training. Default: begin anew.
    */
   resumeFromCheckpoint?: string | boolean;
   /**
@@ -56,8 +58,8 @@ export class Trainer<T = OnlineSample> {
   /** What trains it. */
   readonly optimizer: Optimizer;
   readonly #options: ResolvedOptions;
-  #run: TrainingRun | undefined;
-  #isStarting = false;
+  /** Of the training that runs, from its very beginning. */
+  #control: TrainerControl | undefined;
 
   /**
    * @throws LokoError `ERR_OPTION` for an unknown option, a bad value, options that contradict each other
@@ -82,9 +84,11 @@ export class Trainer<T = OnlineSample> {
    * @throws LokoError
    * - data: `ERR_INPUT_TYPE`, `ERR_DATA_FORMAT` for an empty dataset, and as `Optimizer.step`; what the
    *   dataset throws is passed on. What was learned until then is in a checkpoint, where those are saved.
-   * - files: `ERR_OUTPUT_EXISTS` for checkpoints of an earlier training, `ERR_FILE_WRITE`
+   * - files: `ERR_OUTPUT_EXISTS` for checkpoints of another training, and for newer ones than the one to go
+   *   on from; `ERR_OUTPUT_BUSY`, `ERR_FILE_WRITE`
    * - resuming: `ERR_FILE_NOT_FOUND`, `ERR_CHECKPOINT_FORMAT` for a damaged checkpoint,
    *   `ERR_CHECKPOINT_MISMATCH` for one of another model, optimizer, dataset or other options
+   * - `ERR_DIVERGED` in the end, when all is saved, for a model whose outputs are not finite any more
    * - `ERR_OPTION`, `ERR_DISPOSED`, `ERR_MODEL_BUSY` (also when it is training already)
    *
    * Rejects with `signal.reason` when aborted.
@@ -94,12 +98,14 @@ export class Trainer<T = OnlineSample> {
     for await (const event of this.run(dataset, options)) {
       if (event.type === "trainEnd") output = event.output;
     }
+    if (output!.diverged) throw divergedError(this.optimizer);
     return output!;
   }
 
   /**
    * As {@link Trainer.train}, as a stream of events: the training goes on when the next one is asked for.
-   * A loop that ends early ends the training, with a checkpoint where those are saved.
+   * A loop that ends early ends the training, with a checkpoint where those are saved. One that has diverged
+   * ends as any other, and its output says so.
    *
    * @throws LokoError as {@link Trainer.train}.
    *
@@ -115,28 +121,30 @@ export class Trainer<T = OnlineSample> {
     options: TrainOptions = {},
   ): AsyncGenerator<TrainerEvent, void, undefined> {
     checkOptions("Trainer.train", options, { resumeFromCheckpoint: resume, signal: abortSignal });
-    if (this.#isStarting || this.#run !== undefined) {
+    if (this.#control !== undefined) {
       throw new LokoError(
         "ERR_MODEL_BUSY",
         "Trainer: it is training already; await that one first.",
       );
     }
     options.signal?.throwIfAborted();
-    this.#isStarting = true;
+    const control = newControl();
+    this.#control = control;
     try {
       const { model, optimizer } = this;
-      const run = await TrainingRun.open(model, optimizer, this.#options, dataset, options);
-      this.#run = run;
-      yield* run.events();
+      const request = { model, optimizer, options: this.#options, dataset, ...options };
+      yield* new TrainingRun(await openRun(request), control).events();
     } finally {
-      this.#run = undefined;
-      this.#isStarting = false;
+      this.#control = undefined;
     }
   }
 
-  /** Ends a running training after its step as if that were the last one; it resolves, and is saved. */
+  /**
+   * Ends a running training after its step as if that were the last one; it resolves, and is saved. One that
+   * still reads its data or its checkpoint ends before its first step.
+   */
   stop(): void {
-    this.#run?.stop();
+    if (this.#control !== undefined) this.#control.shouldTrainingStop = true;
   }
 
   /**
@@ -165,4 +173,14 @@ export class Trainer<T = OnlineSample> {
       ...(signal && { signal }),
     });
   }
+}
+
+function divergedError({ hasLearningRate }: Optimizer): LokoError {
+  const advice = hasLearningRate
+    ? "Use a smaller learning rate."
+    : "Report it, with the data if you can.";
+  return new LokoError(
+    "ERR_DIVERGED",
+    `Trainer: the outputs of the model are not finite any more: the training has diverged. ${advice}`,
+  );
 }

@@ -1,62 +1,24 @@
 // One training of a Trainer: its loop, and what happens between steps.
 
-import { join } from "node:path";
 import { LokoError } from "../errors.js";
 import type { Evaluation } from "../metrics/accumulator.js";
-import type { Model } from "../model.js";
-import type { Optimizer } from "../optim/optimizer.js";
-import { packageVersion } from "../version.js";
-import { BestModel } from "./best-model.js";
-import {
-  clearLeftOvers,
-  type FoundCheckpoint,
-  findCheckpoint,
-  loadCheckpointParameters,
-  OPTIMIZER_FILE,
-  prepareOutput,
-  requireWritable,
-  rotateCheckpoints,
-  writeCheckpoint,
-} from "./checkpoint.js";
+import { checkpointPath, loadCheckpointParameters } from "./checkpoint.js";
 import { evaluate } from "./evaluate.js";
-import { finiteOnly, History } from "./history.js";
-import { argumentsOf, factsOf } from "./run-record.js";
+import { finiteOnly } from "./history.js";
+import type { RunParts } from "./open-run.js";
+import type { RunFolder } from "./run-folder.js";
+import { argumentsOf, stateOf } from "./run-record.js";
 import { learningRateFactor, type Schedule, warmupStepsOf } from "./schedule.js";
 import { type OnlineSample, readSamples } from "./stream.js";
-import type { TrainOptions } from "./trainer.js";
-import { openTrainingData, type TrainingData } from "./trainer-data.js";
 import type {
   BatchResult,
+  LogEntry,
   TrainerControl,
   TrainerEvent,
   TrainerProgress,
   TrainOutput,
 } from "./trainer-events.js";
-import type { ResolvedOptions } from "./trainer-options.js";
-import { Reports } from "./trainer-reports.js";
-import {
-  FORMAT_VERSION,
-  type RunIdentity,
-  requireSameRun,
-  type TrainerState,
-} from "./trainer-state.js";
-
-/** Options by which held-out data are read: in their order, in batches of their own size. */
-export function evaluationData(options: ResolvedOptions): ResolvedOptions {
-  return { ...options, shuffle: false, batchSize: options.evalBatchSize, isBatchSizeGiven: false };
-}
-
-/** What a run is made of before its first step. */
-interface Parts {
-  readonly model: Model;
-  readonly optimizer: Optimizer;
-  readonly options: ResolvedOptions;
-  readonly data: TrainingData;
-  readonly evalData: TrainingData | undefined;
-  readonly totalSteps: number;
-  readonly found: FoundCheckpoint | undefined;
-  readonly signal: AbortSignal | undefined;
-}
+import type { DataPosition } from "./trainer-state.js";
 
 type Stream = AsyncGenerator<TrainerEvent, void, undefined>;
 
@@ -67,122 +29,74 @@ type EventBody = TrainerEvent extends infer E
     : never
   : never;
 
-export class TrainingRun {
-  readonly #parts: Parts;
-  readonly #schedule: Schedule;
-  readonly #identity: RunIdentity;
-  readonly #reports: Reports;
-  readonly #history: History;
-  readonly #best: BestModel;
-  readonly #control: TrainerControl = {
+/** Flags of a training that begins. */
+export function newControl(): TrainerControl {
+  return {
     shouldTrainingStop: false,
     shouldEpochStop: false,
     shouldLog: false,
     shouldEvaluate: false,
     shouldSave: false,
   };
+}
+
+export class TrainingRun {
+  readonly #parts: RunParts;
+  /** What is due is told to callbacks by it, and written down by it in a checkpoint. */
+  readonly #control: TrainerControl;
+  readonly #schedule: Schedule;
   #step = 0;
-  #position = { epoch: 0, batch: 0 };
+  #position: DataPosition = { epoch: 0, batch: 0 };
+  /** Whether the end of the pass is still to come after the last step of all. */
+  #endsPass = false;
   #savedStep = -1;
   readonly #started = performance.now();
   readonly #firstStep: number;
   readonly #firstSample: number;
 
-  private constructor(parts: Parts, history: History, reports: Reports) {
-    const { options, totalSteps, found } = parts;
+  /** @param control - stops the training already where it says so. */
+  constructor(parts: RunParts, control: TrainerControl) {
+    const { options, totalSteps, found, history } = parts;
     this.#parts = parts;
-    this.#history = history;
-    this.#reports = reports;
-    this.#identity = identityOf(options, parts.data);
+    this.#control = control;
     this.#schedule = {
       type: options.lrSchedulerType,
       warmupSteps: warmupStepsOf(options.warmupSteps, totalSteps),
       totalSteps,
     };
-    this.#best = BestModel.from(options, found?.state);
     if (found !== undefined) {
       this.#step = this.#savedStep = found.state.global_step;
-      this.#position = { ...found.state.loko.position };
+      this.#position = found.state.loko.position;
+      this.#endsPass = found.state.loko.ends_pass === true;
+      const due = found.state.stateful_callbacks.TrainerControl?.args;
+      control.shouldLog = due?.should_log === true;
+      control.shouldEvaluate = due?.should_evaluate === true && options.evalStrategy !== "no";
+      control.shouldSave = due?.should_save === true && options.saveStrategy !== "no";
     }
     this.#firstStep = this.#step;
     this.#firstSample = history.samples;
   }
 
-  /**
-   * Checks everything that can be checked before the first step, and loads a checkpoint last of all: what
-   * is refused has changed nothing.
-   */
-  static async open(
-    model: Model,
-    optimizer: Optimizer,
-    options: ResolvedOptions,
-    dataset: unknown,
-    { resumeFromCheckpoint = false, signal }: TrainOptions,
-  ): Promise<TrainingRun> {
-    const { outputDir, evalDataset, maxSteps } = options;
-    const data = await openTrainingData(
-      "dataset",
-      dataset,
-      options,
-      maxSteps === undefined,
-      signal,
-    );
-    const evalData =
-      evalDataset === undefined
-        ? undefined
-        : await openTrainingData("evalDataset", evalDataset, evaluationData(options), false);
-    if (outputDir !== undefined) await requireWritable(outputDir);
-    if (outputDir !== undefined) await clearLeftOvers(outputDir);
-    const found =
-      resumeFromCheckpoint === false
-        ? undefined
-        : await findCheckpoint(resumeFromCheckpoint, outputDir);
-    if (found !== undefined) {
-      requireSameRun(found.path, found.state.loko.run, identityOf(options, data));
-    } else if (outputDir !== undefined && options.saveStrategy !== "no") {
-      await prepareOutput(outputDir, options.overwriteOutputDir);
-    }
-    const totalSteps = totalStepsOf(options, data);
-    const parts = { model, optimizer, options, data, evalData, totalSteps, found, signal };
-    const history =
-      found === undefined
-        ? new History()
-        : History.from({ ...found.state.loko, log: found.state.log_history });
-    const reports = await Reports.open({
-      options,
-      facts: factsOf(parts),
-      log: history.log,
-      startStep: found?.state.global_step ?? 0,
-      maxSteps: totalSteps,
-    });
-    try {
-      signal?.throwIfAborted();
-      if (found !== undefined) await optimizer.loadState(join(found.path, OPTIMIZER_FILE));
-    } catch (error) {
-      await reports.close();
-      throw error;
-    }
-    return new TrainingRun(parts, history, reports);
-  }
-
-  stop(): void {
-    this.#control.shouldTrainingStop = true;
-  }
-
   /** The whole training. */
   async *events(): Stream {
-    let isComplete = false;
+    const { found, reports, folder } = this.#parts;
     try {
-      const { found } = this.#parts;
       yield* this.#tell({ type: "trainBegin", ...(found && { resumedFrom: found.path }) });
+      if (found !== undefined && !this.#control.shouldTrainingStop) yield* this.#makeUp();
       while (!this.#isOver()) yield* this.#epoch();
-      isComplete = true;
       yield* this.#finish();
     } finally {
-      // Failed, aborted, or left by whoever reads the events.
-      if (!isComplete) await this.#rescue();
-      await this.#reports.close();
+      // Failed, aborted, or left by whoever reads the events; after an end there is nothing left to save.
+      await this.#rescue();
+      await reports.close().finally(() => folder?.close());
     }
+  }
+
+  /** What was due when the training was interrupted that this one goes on from. */
+  async *#makeUp(): Stream {
+    yield* this.#act();
+    if (!this.#endsPass || this.#step < this.#parts.totalSteps) return;
+    yield* this.#endPass(this.#position.batch === this.#parts.data.batchesPerEpoch);
   }
 
   async *#epoch(): Stream {
@@ -202,11 +116,18 @@ export class TrainingRun {
         `Trainer: the dataset gave no batch in pass ${epoch + 1}. Is it an iterator that was read before?`,
       );
     }
-    if (isExhausted || this.#control.shouldEpochStop)
-      this.#position = { epoch: epoch + 1, batch: 0 };
+    yield* this.#endPass(isExhausted);
+  }
+
+  async *#endPass(isExhausted: boolean): Stream {
+    const isPassOver = isExhausted || this.#control.shouldEpochStop;
+    if (isPassOver) this.#position = { epoch: this.#position.epoch + 1, batch: 0 };
+    this.#endsPass = false;
     this.#control.shouldEpochStop = false;
+    // A pass that goes on when the training is resumed has its evaluation and its checkpoint still to come.
+    if (isPassOver || this.#step >= this.#parts.totalSteps) this.#setDue("epoch");
     yield* this.#tell({ type: "epochEnd" });
-    yield* this.#act("epoch");
+    yield* this.#act();
   }
 
   /** The batches of each step. */
@@ -222,7 +143,7 @@ export class TrainingRun {
   }
 
   async *#learn(group: readonly OnlineSample[]): Stream {
-    const { optimizer, options } = this.#parts;
+    const { optimizer, options, history } = this.#parts;
     const learningRate = optimizer.hasLearningRate
       ? optimizer.learningRate * learningRateFactor(this.#schedule, this.#step)
       : undefined;
@@ -241,89 +162,112 @@ export class TrainingRun {
       results.push({ ...(await optimizer.stepWith(inputs, labels, control)), labels });
     }
     this.#step++;
-    this.#position.batch += group.length;
-    this.#history.add({ results, learningRate });
+    const { epoch, batch } = this.#position;
+    this.#position = { epoch, batch: batch + group.length };
+    this.#endsPass = this.#step >= this.#parts.totalSteps;
+    history.add({ results, learningRate });
+    this.#setDue("steps");
     yield* this.#tell({
       type: "step",
       results,
-      samples: this.#history.samples,
-      onlineAccuracy: this.#history.onlineAccuracy,
+      samples: history.samples,
+      onlineAccuracy: history.onlineAccuracy,
       ...(learningRate !== undefined && { learningRate }),
     });
-    yield* this.#act("steps");
+    yield* this.#act();
   }
 
-  /** Logs, evaluates and saves where it is time to, or where a callback has asked for it. */
-  async *#act(now: "steps" | "epoch"): Stream {
-    const { options, evalData } = this.#parts;
+  /** What the end of a step, or of a pass, calls for. */
+  #setDue(now: "steps" | "epoch"): void {
+    const { options } = this.#parts;
     const control = this.#control;
     const isDue = (strategy: string, steps: number) =>
       strategy === now && (now === "epoch" || this.#step % steps === 0);
-    if (isDue("steps", options.loggingSteps) || control.shouldLog) yield* this.#log();
-    control.shouldLog = false;
-    const evaluates = isDue(options.evalStrategy, options.evalSteps) || control.shouldEvaluate;
-    control.shouldEvaluate = false;
-    if (evaluates && evalData !== undefined) yield* this.#evaluate(evalData);
-    const saves = isDue(options.saveStrategy, options.saveSteps) || control.shouldSave;
-    control.shouldSave = false;
-    if (saves && options.outputDir !== undefined) yield* this.#save(options.outputDir);
+    control.shouldLog ||= isDue("steps", options.loggingSteps);
+    control.shouldEvaluate ||= isDue(options.evalStrategy, options.evalSteps);
+    control.shouldSave ||= isDue(options.saveStrategy, options.saveSteps);
+  }
+
+  /** Logs, evaluates and saves where that is due; each is so until it is done. */
+  async *#act(): Stream {
+    if (this.#control.shouldLog) yield* this.#log();
+    if (this.#control.shouldEvaluate) yield* this.#evaluate();
+    if (this.#control.shouldSave) yield* this.#save();
   }
 
   async *#log(): Stream {
-    if (!this.#history.isPending) return;
-    const logs = { ...this.#history.take(), epoch: this.#epochsDone(), step: this.#step };
-    this.#history.log.push(logs);
-    yield* this.#tell({ type: "log", logs });
+    const { history } = this.#parts;
+    this.#control.shouldLog = false;
+    if (history.isPending) yield* this.#tell({ type: "log", logs: this.#record(history.take()) });
   }
 
-  async *#evaluate(data: TrainingData): Stream {
-    const { model, options, signal } = this.#parts;
+  async *#evaluate(): Stream {
+    const { model, options, signal, evalData, best } = this.#parts;
+    const control = this.#control;
+    if (evalData === undefined) {
+      control.shouldEvaluate = false;
+      return;
+    }
     const started = performance.now();
-    const metrics = await evaluate(model, data.open({ epoch: 0, skip: 0, signal }), {
-      ...(options.metrics && { metrics: options.metrics }),
-      ...(signal && { signal }),
-    });
+    const metrics: Evaluation = await evaluate(
+      model,
+      evalData.open({ epoch: 0, skip: 0, signal }),
+      { ...(options.metrics && { metrics: options.metrics }), ...(signal && { signal }) },
+    );
     const seconds = (performance.now() - started) / 1000;
     const { samples, ...values } = metrics;
     const named = Object.entries(values).map(([name, value]) => [`eval_${name}`, value] as const);
-    const logs = finiteOnly({
+    const logs = this.#record({
       ...Object.fromEntries(named),
       eval_runtime: seconds,
       eval_samples_per_second: samples / seconds,
       eval_steps_per_second: Math.ceil(samples / options.evalBatchSize) / seconds,
-      epoch: this.#epochsDone(),
-      step: this.#step,
     });
-    this.#history.log.push(logs);
-    if (this.#best.judge(metrics as Evaluation, this.#step))
-      this.#control.shouldTrainingStop = true;
+    if (best.judge(metrics, this.#step)) control.shouldTrainingStop = true;
+    control.shouldEvaluate = false;
     yield* this.#tell({ type: "evaluate", metrics, logs });
   }
 
-  async *#save(outputDir: string): Stream {
-    const checkpoint = await this.#writeCheckpoint(outputDir);
-    yield* this.#tell({ type: "save", checkpoint });
+  /** @returns a copy of the entry: what callbacks do to theirs must not get into a checkpoint. */
+  #record(values: Readonly<Record<string, number>>): LogEntry {
+    const logs = finiteOnly({ ...values, epoch: this.#epochsDone(), step: this.#step });
+    this.#parts.history.log.push(logs);
+    return { ...logs };
   }
 
-  async #writeCheckpoint(outputDir: string): Promise<string> {
-    const { model, optimizer, options } = this.#parts;
-    const path = join(outputDir, `checkpoint-${this.#step}`);
-    this.#best.isSaved(this.#step, path);
+  async *#save(): Stream {
+    const { folder } = this.#parts;
+    this.#control.shouldSave = false;
+    if (folder === undefined) return;
+    yield* this.#tell({ type: "save", checkpoint: await this.#writeCheckpoint(folder) });
+  }
+
+  async #writeCheckpoint(folder: RunFolder): Promise<string> {
+    const { model, optimizer, options, best } = this.#parts;
+    best.isSaved(this.#step, checkpointPath(folder.path, this.#step));
+    const state = stateOf({
+      ...this.#parts,
+      step: this.#step,
+      epochsDone: this.#epochsDone(),
+      position: this.#position,
+      endsPass: this.#endsPass,
+      control: this.#control,
+    });
     const args = argumentsOf(options, optimizer);
-    await writeCheckpoint(outputDir, { model, optimizer, args, state: this.#state() });
+    const parts = { model, optimizer, state, args };
+    const path = await folder.save(parts, options.saveTotalLimit, best.checkpoint);
     this.#savedStep = this.#step;
-    await rotateCheckpoints(outputDir, options.saveTotalLimit, [path, this.#best.checkpoint]);
     return path;
   }
 
   /** Keeps what was learned of a run that ends in the middle; the reason that it ends for comes first. */
   async #rescue(): Promise<void> {
-    const { outputDir, saveStrategy } = this.#parts.options;
-    if (outputDir === undefined || saveStrategy === "no" || this.#savedStep === this.#step) return;
-    if (this.#step === this.#firstStep) return;
+    const { options, folder, reports } = this.#parts;
+    if (folder === undefined || options.saveStrategy === "no") return;
+    if (this.#savedStep === this.#step || this.#step === this.#firstStep) return;
     try {
-      await this.#writeCheckpoint(outputDir);
-      await this.#reports.writeReport();
+      await this.#writeCheckpoint(folder);
+      await reports.writeReport();
     } catch (error) {
       const message = `The checkpoint of step ${this.#step} could not be saved: ${(error as Error).message}`;
       process.emitWarning(message, { type: "LokoWarning", code: "LOKO_CHECKPOINT_LOST" });
@@ -331,42 +275,39 @@ export class TrainingRun {
   }
 
   async *#finish(): Stream {
-    const { model, options, totalSteps, signal } = this.#parts;
+    const { model, options, totalSteps, signal, best, history, reports } = this.#parts;
     const stopped = this.#step < totalSteps;
     yield* this.#log();
-    const { outputDir } = options;
-    if (
-      outputDir !== undefined &&
-      options.saveStrategy !== "no" &&
-      this.#savedStep !== this.#step
-    ) {
-      yield* this.#save(outputDir);
-    }
+    if (options.saveStrategy !== "no" && this.#savedStep !== this.#step) yield* this.#save();
     signal?.throwIfAborted();
-    const { checkpoint } = this.#best;
-    if (options.loadBestModelAtEnd && checkpoint !== null) {
-      await loadCheckpointParameters(checkpoint, model);
-    }
-    const seconds = (performance.now() - this.#started) / 1000;
-    const metrics = finiteOnly({
-      train_runtime: seconds,
-      train_samples_per_second: (this.#history.samples - this.#firstSample) / seconds,
-      train_steps_per_second: (this.#step - this.#firstStep) / seconds,
-      train_loss: this.#history.meanLoss,
-      epoch: this.#epochsDone(),
-    });
-    const logs = { ...metrics, step: this.#step };
-    this.#history.log.push(logs);
-    yield* this.#tell({ type: "log", logs });
-    await this.#reports.writeReport();
+    const { checkpoint } = best;
+    const loadsBest = options.loadBestModelAtEnd && checkpoint !== null;
+    if (loadsBest) await loadCheckpointParameters(checkpoint, model);
+    const metrics = this.#summary();
+    yield* this.#tell({ type: "log", logs: this.#record(metrics) });
+    await reports.writeReport();
     const output: TrainOutput = {
       globalStep: this.#step,
-      trainingLoss: this.#history.meanLoss,
+      steps: this.#step - this.#firstStep,
+      trainingLoss: history.meanLoss,
       metrics,
       bestModelCheckpoint: checkpoint,
       stopped,
+      diverged: !history.hasFiniteOutputs && !loadsBest,
     };
     yield* this.#tell({ type: "trainEnd", output });
+  }
+
+  #summary(): LogEntry {
+    const { history } = this.#parts;
+    const seconds = (performance.now() - this.#started) / 1000;
+    return finiteOnly({
+      train_runtime: seconds,
+      train_samples_per_second: (history.samples - this.#firstSample) / seconds,
+      train_steps_per_second: (this.#step - this.#firstStep) / seconds,
+      train_loss: history.meanLoss,
+      epoch: this.#epochsDone(),
+    });
   }
 
   async *#tell(body: EventBody): Stream {
@@ -376,7 +317,7 @@ export class TrainingRun {
       maxSteps: this.#parts.totalSteps,
       epoch: this.#epochsDone(),
     } as TrainerEvent;
-    await this.#reports.handle(event);
+    await this.#parts.reports.handle(event);
     for (const callback of this.#parts.options.callbacks) await callback(event, this.#control);
     yield event;
   }
@@ -393,52 +334,4 @@ export class TrainingRun {
     const { batchesPerEpoch } = this.#parts.data;
     return batchesPerEpoch === undefined ? epoch : epoch + batch / batchesPerEpoch;
   }
-
-  #state(): TrainerState {
-    const { options, totalSteps } = this.#parts;
-    const { window, total, log } = this.#history.state;
-    const { seed } = options;
-    return {
-      ...this.#best.state,
-      epoch: this.#epochsDone(),
-      global_step: this.#step,
-      max_steps: totalSteps,
-      num_train_epochs: options.epochs,
-      logging_steps: options.loggingSteps,
-      eval_steps: options.evalSteps,
-      save_steps: options.saveSteps,
-      train_batch_size: options.batchSize,
-      is_local_process_zero: true,
-      is_world_process_zero: true,
-      log_history: log,
-      loko: {
-        format: FORMAT_VERSION,
-        version: packageVersion(),
-        position: this.#position,
-        run: this.#identity,
-        random: { generator: "philox4x32-10", seed, stream: this.#position.epoch },
-        window,
-        total,
-      },
-    };
-  }
-}
-
-function totalStepsOf(options: ResolvedOptions, data: TrainingData): number {
-  const { maxSteps, epochs, gradientAccumulationSteps } = options;
-  if (maxSteps !== undefined) return maxSteps;
-  return epochs * Math.ceil(data.batchesPerEpoch! / gradientAccumulationSteps);
-}
-
-function identityOf(options: ResolvedOptions, data: TrainingData): RunIdentity {
-  return {
-    dataset_size: data.size ?? null,
-    batch_size: options.batchSize,
-    gradient_accumulation_steps: options.gradientAccumulationSteps,
-    shuffle: options.shuffle,
-    seed: options.seed,
-    lr_scheduler_type: options.lrSchedulerType,
-    warmup_steps: options.warmupSteps,
-    max_grad_norm: options.maxGradNorm,
-  };
 }

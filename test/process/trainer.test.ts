@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -32,6 +32,28 @@ test("training and saving leave the event loop free", async () => {
   }
   expect(Math.min(...attempts)).toBeLessThan(10);
 });
+
+test.runIf(process.platform === "linux")(
+  "a log that finds no room ends with a whole line, and the next training adds to it",
+  () => {
+    const output = join(dir, "logged");
+    const script = fileURLToPath(new URL("children/train-and-log.mjs", import.meta.url));
+    const node = `"${process.execPath}" "${script}" "${vitFolder("odd")}" "${output}"`;
+    const live = (command: string) => spawnSync("sh", ["-c", command], { encoding: "utf8" });
+    const log = () => readFileSync(join(output, "log.jsonl"), "utf8");
+    // In blocks of 512 bytes (1024 in some shells): some dozen lines.
+    expect(live(`ulimit -f 8; ${node} 500`).stdout).toBe("ERR_FILE_WRITE\n");
+    const before = log();
+    expect(before).toMatch(/\}\n$/);
+    expect(live(`${node} 2`).stdout).toBe("done\n");
+    expect(log().slice(0, before.length)).toBe(before);
+    const events = log()
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).event);
+    expect(events.slice(-4)).toEqual(["trainBegin", "log", "log", "log"]);
+  },
+);
 
 interface Ending {
   readonly code: string;

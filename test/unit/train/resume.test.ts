@@ -1,31 +1,21 @@
-import { cpSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { OnlineSample } from "../../../lib/train/stream.js";
 import { Trainer } from "../../../lib/train/trainer.js";
 import type { TrainerOptions } from "../../../lib/train/trainer-options.js";
-import type { TrainerState } from "../../../lib/train/trainer-state.js";
 import { expectError } from "../model/checkpoints.js";
 import {
   MODELS,
   type ModelName,
   OPTIMIZERS,
   type OptimizerName,
+  readState,
   samplesOf,
   stack,
   temporaryFolder,
+  timelessLog,
 } from "./trainer-fixtures.js";
-
-const stateOf = (dir: string, step: number) =>
-  JSON.parse(
-    readFileSync(join(dir, `checkpoint-${step}/trainer_state.json`), "utf8"),
-  ) as TrainerState;
-
-/** Everything of the log but what depends on the clock. */
-const logOf = ({ log_history }: TrainerState) =>
-  log_history.map((entry) =>
-    Object.fromEntries(Object.entries(entry).filter(([key]) => !/runtime|per_second/.test(key))),
-  );
 
 /** Trains for 11 of 20 steps, and returns the model after it went on in another process's place. */
 async function interrupted(
@@ -77,7 +67,7 @@ describe("a training that is resumed in the middle of a pass equals one that nev
       );
       expect(b!.equals(a!), file).toBe(true);
     }
-    expect(logOf(stateOf(parts.path, 20))).toEqual(logOf(stateOf(whole.path, 20)));
+    expect(timelessLog(readState(parts.path, 20))).toEqual(timelessLog(readState(whole.path, 20)));
   });
 
   test("with batches, accumulation, a schedule with warm-up, and clipping", async () => {
@@ -138,7 +128,9 @@ describe("resumeFromCheckpoint", () => {
     expect(warnings[0]!.message).toContain("checkpoint-8: is damaged");
     expect(warnings[0]!.message).toMatch(reason);
     // Step 8 was done again, and its checkpoint replaced.
-    expect(readdirSync(folder.path)).toContain("checkpoint-16");
+    for (const step of [10, 12, 14, 16]) {
+      rmSync(join(folder.path, `checkpoint-${step}`), { recursive: true });
+    }
     await again(model, folder.path).train(samplesOf(model, 8), {
       resumeFromCheckpoint: join(folder.path, "checkpoint-8"),
     });

@@ -1,5 +1,5 @@
 // Small models with data for a Trainer.
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Dataset } from "../../../lib/data/dataset.js";
@@ -9,6 +9,7 @@ import { AdaGrad, Adam, AdamW, AMSGrad, RMSProp, SGD } from "../../../lib/optim/
 import { LoKO } from "../../../lib/optim/loko.js";
 import type { Optimizer } from "../../../lib/optim/optimizer.js";
 import type { OnlineSample } from "../../../lib/train/stream.js";
+import type { TrainerState } from "../../../lib/train/trainer-state.js";
 import { loadAdapted, loadAdaptedText, readText, readVit } from "../../parity/fixtures.js";
 
 export const OPTIMIZERS = {
@@ -70,3 +71,37 @@ export function temporaryFolder(): { path: string } & Disposable {
   const path = mkdtempSync(join(tmpdir(), "loko-trainer-"));
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
+
+/** What `action` comes to, and the codes of the warnings of the process meanwhile. */
+export async function withWarnings<T>(
+  action: () => Promise<T>,
+): Promise<{ result: T; codes: (string | undefined)[] }> {
+  const codes: (string | undefined)[] = [];
+  const listener = (warning: Error & { code?: string }) => codes.push(warning.code);
+  process.on("warning", listener);
+  try {
+    const result = await action();
+    // Warnings are told in a later turn of the event loop.
+    await new Promise(setImmediate);
+    return { result, codes };
+  } finally {
+    process.off("warning", listener);
+  }
+}
+
+export function readState(outputDir: string, step: number): TrainerState {
+  const path = join(outputDir, `checkpoint-${step}/trainer_state.json`);
+  return JSON.parse(readFileSync(path, "utf8")) as TrainerState;
+}
+
+/** The log of a state without what depends on the clock. */
+export const timelessLog = ({ log_history }: TrainerState) =>
+  log_history.map((entry) =>
+    Object.fromEntries(Object.entries(entry).filter(([key]) => !/runtime|per_second/.test(key))),
+  );
+
+/** Names of the checkpoints of a folder, the oldest first. */
+export const checkpointsOf = (outputDir: string) =>
+  readdirSync(outputDir)
+    .filter((name) => name.startsWith("checkpoint-"))
+    .sort((a, b) => Number(a.slice(11)) - Number(b.slice(11)));

@@ -1,12 +1,13 @@
-import { writeFileSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../../lib/io/json.js";
 import { MANIFEST_FILE, verifyManifest } from "../../../lib/io/manifest.js";
+import { writeCheckpoint } from "../../../lib/train/checkpoint.js";
 import { History, ZERO } from "../../../lib/train/history.js";
-import { parseTrainerState } from "../../../lib/train/trainer-state.js";
+import { parseTrainerState, type TrainerState } from "../../../lib/train/trainer-state.js";
 import { expectError } from "../model/checkpoints.js";
-import { temporaryFolder } from "./trainer-fixtures.js";
+import { MODELS, OPTIMIZERS, temporaryFolder } from "./trainer-fixtures.js";
 
 const GOOD = {
   ...{ best_global_step: null, best_metric: null, best_model_checkpoint: null },
@@ -36,7 +37,11 @@ describe("the state of a training", () => {
     ["stateful_callbacks", { stateful_callbacks: undefined }],
     ["stateful_callbacks", { stateful_callbacks: { EarlyStoppingCallback: {} } }],
     ["stateful_callbacks", { stateful_callbacks: { EarlyStoppingCallback: null } }],
+    ["stateful_callbacks", { stateful_callbacks: { TrainerControl: null } }],
+    ["stateful_callbacks", { stateful_callbacks: { TrainerControl: { args: {} } } }],
+    ["loko.last", { loko: { ...GOOD.loko, last: { p_mean: "small" } } }],
     ["loko.position", { loko: { ...GOOD.loko, position: { epoch: 0 } } }],
+    ["loko.ends_pass", { loko: { ...GOOD.loko, ends_pass: 1 } }],
     ["loko.run", { loko: { ...GOOD.loko, run: null } }],
     ["loko.window", { loko: { ...GOOD.loko, window: { ...ZERO, lossSum: null } } }],
     ["loko.total", { loko: { ...GOOD.loko, total: {} } }],
@@ -45,6 +50,16 @@ describe("the state of a training", () => {
   ])("is refused without a good %s", async (name, change) => {
     const action = () => parseTrainerState({ ...structuredClone(GOOD), ...change });
     await expectError(action, "ERR_CHECKPOINT_FORMAT", name);
+  });
+
+  test.each([Number.NaN, "host-1"])("is not written with %s in its log", async (value) => {
+    using folder = temporaryFolder();
+    using model = await MODELS.ViT();
+    const state = { ...GOOD, log_history: [{ loss: value, step: 4 }] } as unknown as TrainerState;
+    const parts = { model, optimizer: OPTIMIZERS.AdamW(model), state, args: {} };
+    const action = () => writeCheckpoint(folder.path, parts);
+    await expectError(action, "ERR_CHECKPOINT_FORMAT", "checkpoint-4", "log_history");
+    expect(readdirSync(folder.path)).toEqual([]);
   });
 
   test("has a log of any length", () => {
