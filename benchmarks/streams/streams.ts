@@ -52,6 +52,9 @@ export const STREAMS: readonly StreamDefinition[] = [
   stream("tuning", "bert reversed words", "bert", "reverse"),
   stream("tuning", "bert new classes", "bert-part", "none"),
   stream("tuning", "bert new head", "bert-new-head", "none"),
+  stream("tuning", "bert typos", "bert", "typos"),
+  stream("tuning", "lenet long tail", "lenet", "none", { order: "long-tail" }),
+  stream("tuning", "vit 100 classes", "vit-pairs", "none"),
 
   stream("reporting", "lenet noise", "lenet", "noise"),
   stream("reporting", "lenet no shift", "lenet", "none"),

@@ -305,6 +305,7 @@ export interface NativeStepResult {
     /** Factor applied by the trust region, 1 where it did not act. */
     trustScale: number;
     gain: number;
+    stretch: number;
     /** What had to be added to the diagonal of S; 0 almost always. */
     jitter: number;
     /** (largest / smallest Cholesky pivot)^2, a lower bound of the condition of S. */

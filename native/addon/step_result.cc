@@ -30,6 +30,7 @@ Napi::Object toObject(Napi::Env env, const StepResult& result, bool kalman) {
   set(filter, "jitter", result.jitter);
   set(filter, "pivotRatio", result.pivotRatio);
   set(filter, "gain", result.gain);
+  set(filter, "stretch", result.stretch);
   set(filter, "floored", static_cast<double>(result.floored));
   set(filter, "pMean", result.p.mean);
   set(filter, "pMin", result.p.min);

@@ -59,7 +59,7 @@ struct KalmanUpdate {
   int rows = 0;                   // k: rows 0..k-1 of the Jacobian space
   StateArray* factor = nullptr;   // null: V = G
   int factorRows = 0;             // r
-  int dualRows = 0;               // 0 or 1
+  int dualRows = 0;               // the last ones of the factor
   const double* gain = nullptr;   // [r + k]
   const double* root = nullptr;   // [rootRows, r + k] row-major
   int rootRows = 0;               // may be 0

@@ -112,10 +112,10 @@ class Updater {
       : context_(context),
         rootRows_(update.rootRows),
         factorRows_(update.factorRows),
+        dualRows_(update.dualRows),
         k_(update.rows),
         n_(context.parameters()),
         factor_(factorValues(update.factor, update.factorRows, n_)),
-        dual_(update.dualRows > 0 ? factor_ + (factorRows_ - 1) * n_ : nullptr),
         jacobian_(context.jacobian(0, 0, n_)),
         theta_(context.parameter(0, n_)),
         p_(p.values()),
@@ -134,7 +134,7 @@ class Updater {
     for (std::int64_t column = begin; column < end; column += kChunkColumns) {
       const auto columns = static_cast<int>(std::min<std::int64_t>(kChunkColumns, end - column));
       project(column, columns, block, step, q);
-      if (dual_ != nullptr) std::copy_n(p_ + column, columns, before);
+      if (dualRows_ > 0) std::copy_n(p_ + column, columns, before);
       KalmanColumns apply{};
       apply.theta = theta_ + column;
       apply.p = p_ + column;
@@ -145,15 +145,24 @@ class Updater {
       apply.variational = variational_;
       statistics.floored += context_.ops.kalmanColumns(apply);
       addStatistics(p_ + column, columns, column == begin, statistics);
-      for (int j = 0; dual_ != nullptr && j < columns; ++j) {
-        // A frozen parameter has p = new p = 0.
-        const float next = p_[column + j];
-        dual_[column + j] *= next > 0 ? before[j] / next : 1;
-      }
+      if (dualRows_ > 0) rescaleDualRows(column, columns, before);
     }
   }
 
  private:
+  /// The dual rows times p / (new p); `ratio` comes as p.
+  void rescaleDualRows(std::int64_t column, int columns, float* ratio) const {
+    for (int j = 0; j < columns; ++j) {
+      // A frozen parameter has p = new p = 0.
+      const float next = p_[column + j];
+      ratio[j] = next > 0 ? ratio[j] / next : 1;
+    }
+    for (int i = factorRows_ - dualRows_; i < factorRows_; ++i) {
+      float* row = factor_ + i * n_ + column;
+      for (int j = 0; j < columns; ++j) row[j] *= ratio[j];
+    }
+  }
+
   /// step = gain^T V, q = column sums of (root V)^2, factor <- carry V.
   void project(std::int64_t column, int columns, float* block, float* step, float* q) const {
     const Kernels& kernels = context_.kernels;
@@ -212,10 +221,9 @@ class Updater {
   }
 
   Context& context_;
-  const int rootRows_, factorRows_, k_;
+  const int rootRows_, factorRows_, dualRows_, k_;
   const std::int64_t n_;
   float* factor_;  // null: V = G
-  float* dual_;    // its last row; null: none is dual
   const float* jacobian_;
   float* theta_;
   float* p_;
@@ -235,7 +243,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   const std::int64_t n = context.parameters();
   LOKO_CHECK(update.rows > 0 && p.size() == n, "p and the Jacobian differ in size");
   LOKO_CHECK(update.rootRows >= 0 && update.rootRows <= update.width() && update.dualRows >= 0 &&
-                 update.dualRows <= std::min(1, update.factorRows),
+                 update.dualRows <= update.factorRows,
              "the rows of an update");
   if (n == 0) return {};
   const Updater updater(update, p, context);

@@ -309,7 +309,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   const std::int64_t n = context.parameters();
   LOKO_CHECK(update.rows > 0 && p.size() == n, "p and the Jacobian differ in size");
   LOKO_CHECK(update.rootRows >= 0 && update.rootRows <= update.width() && update.dualRows >= 0 &&
-                 update.dualRows <= std::min(1, update.factorRows),
+                 update.dualRows <= update.factorRows,
              "the rows of an update");
   if (update.factorRows > kMaxCarryTiles * kCarryTileRows) {
     throw Error(ErrorCode::kUnsupported, "A covariance with a low-rank part of " +

@@ -148,6 +148,12 @@ void invertLower(const std::vector<double>& factor, int k, std::vector<double>& 
   }
 }
 
+double dot(const std::vector<double>& x, const std::vector<double>& y) {
+  double sum = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) sum += x[i] * y[i];
+  return sum;
+}
+
 void multiplySymmetric(const std::vector<double>& a, int k, const double* x, double* y) {
   std::fill(y, y + k, 0.0);
   for (int i = 0; i < k; ++i) {

@@ -40,6 +40,8 @@ void solveUpper(const std::vector<double>& factor, int k, double* x);
 /// L^-1 [k, k], lower triangular, zeros above.
 void invertLower(const std::vector<double>& factor, int k, std::vector<double>& inverse);
 
+double dot(const std::vector<double>& x, const std::vector<double>& y);
+
 /// y = A x for a symmetric A [k, k].
 void multiplySymmetric(const std::vector<double>& a, int k, const double* x, double* y);
 

@@ -220,7 +220,10 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   visitor.number("p_mean", state_.summary.mean);
   visitor.number("p_min", state_.summary.min);
   visitor.number("p_max", state_.summary.max);
-  if (options_.gain == Gain::kAdaptive) state_.gain.visitState(visitor);
+  if (options_.gain == Gain::kAdaptive) {
+    state_.gain.visitState(visitor);
+    state_.scale.visitState(visitor);
+  }
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
   visitor.array("p", *state_.p);
   if (state_.factor != nullptr) visitor.array("factor", *state_.factor);
@@ -238,7 +241,7 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   result.rows = basis_.rowsPerSample();
   objective.jacobian(basis_.vectors, basis_.rowsPerSample(), gramRequest());
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
-  if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return SkipReason::kFactorisationFailed;
+  if (!lowRank_.reduce(basis_.rows, gram_, directions_)) return SkipReason::kFactorisationFailed;
   const std::size_t k = static_cast<std::size_t>(basis_.rows);
   bool zero = true;
   for (std::size_t i = 0; i < k; ++i) zero = zero && gram_[i * (k + 1)] == 0;
@@ -306,20 +309,20 @@ SkipReason LokoOptimizer::solveSafely(StepResult& result) {
 /// Everything that the backend's update takes. The gain of the next step is a candidate until apply().
 bool LokoOptimizer::planUpdate(double loss) {
   nextGain_ = state_.gain;
+  nextScale_ = state_.scale;
   growth_ = 1;
+  stretch_ = 0;
   if (options_.gain == Gain::kAdaptive) {
-    double slope = 0;  // e^T dz/dc: e is in the span of U
-    for (std::size_t i = 0; i < sensitivity_.size(); ++i) {
-      slope += projectedInnovation_[i] * sensitivity_[i];
-    }
-    growth_ = nextGain_.observe(slope, loss);
+    // e^T dz along both: e is in the span of U.
+    growth_ = nextGain_.observe(dot(projectedInnovation_, directions_.sensitivity), loss);
+    stretch_ = nextScale_.observe(dot(projectedInnovation_, directions_.deviation));
   }
   update_ = {};
   update_.rule = options_.covariance == Covariance::kFdekf ? CovarianceRule::kFullyDecoupled
                                                            : CovarianceRule::kVariationalDecoupled;
   update_.floor = options_.pMinRatio * state_.p0Smallest;
   update_.factor = state_.factor.get();
-  if (!lowRank_.plan({gain_.gain, gain_.root, response_, growth_, AdaptiveGain::kMemory},
+  if (!lowRank_.plan({gain_.gain, gain_.root, response_, growth_, AdaptiveGain::kMemory, stretch_},
                      update_)) {
     return false;
   }
@@ -375,8 +378,8 @@ bool LokoOptimizer::solveCategorical(StepResult& result) {
   }
   return options_.update == Update::kLinear ||
          solvePosteriorMode({result.logits, labels_}, basis_, gram_, options_.covariance,
-                            options_.gain == Gain::kAdaptive ? &sensitivity_ : nullptr, gain_,
-                            response_);
+                            options_.gain == Gain::kAdaptive ? &directions_.sensitivity : nullptr,
+                            gain_, response_);
 }
 
 /// Scales the gain; false when the change of some parameter could be out of range.
@@ -410,6 +413,8 @@ bool LokoOptimizer::holdInTrustRegion(StepResult& result) {
 void LokoOptimizer::apply(Backend& backend, StepResult& result) {
   const KalmanUpdateResult done = backend.kalmanUpdate(update_, *state_.p);
   state_.gain = nextGain_;
+  state_.scale = nextScale_;
+  result.stretch = stretch_;
   if (noiseMode_ == NoiseMode::kEma) state_.noise.commit();
   state_.summary = {done.sum / static_cast<double>(state_.p->size()), done.min, done.max};
   state_.largest = done.max;
@@ -426,7 +431,7 @@ void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets&
   objective.gram(basis_.rows, gramRequest());
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
-  if (!lowRank_.reduce(basis_.rows, gram_, sensitivity_)) return;
+  if (!lowRank_.reduce(basis_.rows, gram_, directions_)) return;
   observe(posterior_, targets, objective.batch(), residual_);
   scaleGram(basis_, gram_, scaledGram_);
   state_.noise.propose(beta_, basis_, residual_, scaledGram_);

@@ -10,6 +10,7 @@
 
 #include "filter/adaptive_gain.h"
 #include "filter/cotangent_basis.h"
+#include "filter/deviation_scale.h"
 #include "filter/innovation.h"
 #include "filter/loko_options.h"
 #include "filter/low_rank.h"
@@ -25,7 +26,8 @@ struct LokoState {
   std::unique_ptr<StateArray> p;
   std::unique_ptr<StateArray> factor;  // [r, n], filter/low_rank.h; null where r is 0
   ObservationNoise noise;              // R; unused for kModel, kFixed and categorical
-  AdaptiveGain gain;                   // unused for Gain::kFixed
+  AdaptiveGain gain;                   // unused for Gain::kFixed, as is the next
+  DeviationScale scale;
   bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
@@ -85,12 +87,14 @@ class LokoOptimizer : public Optimizer {
   BasisChooser chooser_;
   CotangentBasis basis_;
   LowRank lowRank_;
-  std::vector<double> sensitivity_,
-      response_;  // U^T dz/dc, and the b of the step: filter/posterior_mode.h
+  LowRank::Directions directions_;  // U^T dz/dc and U^T J (theta - theta0)
+  std::vector<double> response_;    // the b of the step: filter/posterior_mode.h
   KalmanGain gain_;
   KalmanUpdate update_;
   AdaptiveGain nextGain_;
-  double growth_ = 1;  // factor of the covariance after this step
+  DeviationScale nextScale_;
+  double growth_ = 1;   // factor of the covariance after this step
+  double stretch_ = 0;  // by which share theta - theta0 grows in it
   std::vector<int> labels_;
 };
 

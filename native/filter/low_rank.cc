@@ -9,7 +9,7 @@
 
 namespace loko {
 
-bool LowRank::reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity) {
+bool LowRank::reduce(int rows, std::vector<double>& gram, Directions& directions) {
   rows_ = rows;
   if (factorRows() == 0) return true;  // X is G diag(p) G^T
   gram_ = gram;
@@ -40,8 +40,12 @@ bool LowRank::reduce(int rows, std::vector<double>& gram, std::vector<double>& s
       gram[i * k + j] = gram_[(r + i) * width + r + j] - known;
     }
   }
-  sensitivity.assign(k, 0);
-  for (std::size_t i = 0; sensitive_ && i < k; ++i) sensitivity[i] = gram_[rank * width + r + i];
+  directions.sensitivity.assign(k, 0);
+  directions.deviation.assign(k, 0);
+  for (std::size_t i = 0; adaptive_ && i < k; ++i) {
+    directions.sensitivity[i] = gram_[rank * width + r + i];
+    directions.deviation[i] = gram_[(rank + 1) * width + r + i];
+  }
   return true;
 }
 
@@ -101,6 +105,22 @@ bool LowRank::compress(const std::vector<double>& root, double scale) {
   return true;
 }
 
+/// The rows s/p and d/p of carry_, and the stretch of theta: p grows by the factor.
+void LowRank::carryDirections(const Measurement& measurement) {
+  const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
+  const std::size_t width = r + k, s = r - 2, d = r - 1;
+  double *sensitivity = carry_.data() + s * width, *deviation = carry_.data() + d * width;
+  liftTo(measurement.response, sensitivity);
+  sensitivity[s] = 1;
+  gain_[d] = measurement.stretch;
+  std::copy(gain_.begin(), gain_.end(), deviation);
+  deviation[d] += 1;
+  for (std::size_t i = 0; i < width; ++i) {
+    sensitivity[i] *= measurement.memory / measurement.factor;
+    deviation[i] /= measurement.factor;
+  }
+}
+
 bool LowRank::plan(const Measurement& measurement, KalmanUpdate& update) {
   const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
   const std::size_t width = r + k;
@@ -115,16 +135,10 @@ bool LowRank::plan(const Measurement& measurement, KalmanUpdate& update) {
   } else if (!compress(measurement.root, 1 / std::sqrt(measurement.factor))) {
     return false;
   }
-  if (sensitive_) {
-    double* row = carry_.data() + (r - 1) * width;
-    liftTo(measurement.response, row);
-    row[r - 1] = 1;
-    // s / p is carried, and p grows by the factor.
-    for (std::size_t i = 0; i < width; ++i) row[i] *= measurement.memory / measurement.factor;
-  }
+  if (adaptive_) carryDirections(measurement);
   update.rows = update.rootRows = rows_;
   update.factorRows = factorRows();
-  update.dualRows = sensitive_ ? 1 : 0;
+  update.dualRows = adaptive_ ? 2 : 0;
   update.gain = gain_.data();
   update.root = root_.data();
   update.carry = carry_.data();

@@ -1,14 +1,15 @@
 #pragma once
 
 // The k-space algebra of a covariance that is diagonal plus low rank (LO-FI: Chang, Duran-Martin, Shestopaloff,
-// Jones, Murphy, arXiv 2305.19535), and of the row that carries dtheta/dc of an adaptive gain.
+// Jones, Murphy, arXiv 2305.19535), and of the two rows of an adaptive gain: s = dtheta/dc and
+// d = theta - theta0, as far as this filter moved it.
 //
 // Sigma = (diag(1/p) + W^T W)^-1, W [L, n]. The backend holds `factor` [r, n]: the rows of W, then with an
-// adaptive gain s / p for s = dtheta/dc. One Gram matrix X of V = [W; s/p; G] under diag(p) has everything:
+// adaptive gain s/p and d/p. One Gram matrix X of V = [W; s/p; d/p; G] under diag(p) has everything:
 //
 //   K = I + W diag(p) W^T,  Sigma = diag(p) - diag(p) W^T K^-1 W diag(p)
-//   G Sigma G^T = X_GG - X_GW K^-1 X_WG,  G s = X_Gs
-//   Sigma G^T a = diag(p) V^T [-K^-1 X_WG a; 0; a]
+//   G Sigma G^T = X_GG - X_GW K^-1 X_WG,  G s = X_Gs,  G d = X_Gd
+//   Sigma G^T a = diag(p) V^T [-K^-1 X_WG a; 0; 0; a],  d = diag(p) V^T [0; 0; 1; 0]
 //
 // A measurement adds G^T D D^T G to the precision. [W; D^T G] has the Gram matrix S under diag(p), S = Q^T
 // diag(lambda) Q; of the rows Q [W; D^T G] the L with the largest lambda become W, and what the others add
@@ -23,22 +24,28 @@ namespace loko {
 class LowRank {
  public:
   LowRank() = default;
-  /// L rows of W, and the row of an adaptive gain if `sensitive`.
-  LowRank(int rank, bool sensitive) : rank_(rank), sensitive_(sensitive) {}
+  /// L rows of W, and the two rows of an adaptive gain if `adaptive`.
+  LowRank(int rank, bool adaptive) : rank_(rank), adaptive_(adaptive) {}
 
-  int factorRows() const { return rank_ + (sensitive_ ? 1 : 0); }
+  int factorRows() const { return rank_ + (adaptive_ ? 2 : 0); }
 
-  /// Takes X [r + k, r + k] apart. `gram` becomes G Sigma G^T [k, k], `sensitivity` G s [k] (of no
-  /// use without the row). False when K cannot be factored: a number is not finite, or p promises more than float32 holds.
-  bool reduce(int rows, std::vector<double>& gram, std::vector<double>& sensitivity);
+  /// What an adaptive gain sees of the parameters before a step; zeros without one.
+  struct Directions {
+    std::vector<double> sensitivity;  // G s [k]
+    std::vector<double> deviation;    // G d [k]
+  };
+  /// Takes X [r + k, r + k] apart. `gram` becomes G Sigma G^T [k, k]. False when K cannot be factored: a
+  /// number is not finite, or p promises more than float32 holds.
+  bool reduce(int rows, std::vector<double>& gram, Directions& directions);
 
   struct Measurement {
     const std::vector<double>& gain;  // a [k]
     const std::vector<double>& root;  // D^T [k, k] (rank 0: W of KalmanGain, by the rule of p)
     const std::vector<double>&
-        response;       // b [k] with d(Sigma G^T a)/dc = Sigma G^T b; sensitive only
-    double factor = 1;  // Sigma <- factor Sigma after the measurement
-    double memory = 1;  // of s: s <- memory (s + Sigma G^T b)
+        response;        // b [k] with d(Sigma G^T a)/dc = Sigma G^T b; adaptive only
+    double factor = 1;   // Sigma <- factor Sigma after the measurement
+    double memory = 1;   // of s: s <- memory (s + Sigma G^T b)
+    double stretch = 0;  // theta <- theta + stretch d + Sigma G^T a; d likewise, s not
   };
   /// The coefficients of the update that reduce() prepared; they stay valid until the next call. False when
   /// S has no eigenvalues.
@@ -48,9 +55,10 @@ class LowRank {
   /// [-K^-1 X_WG x; 0; x] to row `target` [r + k].
   void liftTo(const std::vector<double>& x, double* target) const;
   bool compress(const std::vector<double>& root, double scale);
+  void carryDirections(const Measurement& measurement);
 
   int rank_ = 0;
-  bool sensitive_ = false;
+  bool adaptive_ = false;
   int rows_ = 0;              // k
   std::vector<double> gram_;  // X
   std::vector<double> kept_;  // chol(K)

@@ -53,13 +53,14 @@ struct StepResult {
   std::optional<double> gradientNorm;
 
   // LoKO only.
-  double p0 = 0;             // initial covariance; 0 until the automatic rule has chosen it
-  double traceR = 0;         // trace of the observation noise that entered this step
-  double nis = 0;            // normalised innovation squared, e^T S^-1 e / k; about 1 if R is right
-  double trustScale = 1;     // factor of the step, below 1 where the trust region held it back
-  double jitter = 0;         // what had to be added to the diagonal of S; 0 almost always
-  double pivotRatio = 0;     // (max/min Cholesky pivot)^2: a LOWER bound of the condition of S
-  double gain = 1;           // by how much an adaptive gain has scaled the covariance in all
+  double p0 = 0;          // initial covariance; 0 until the automatic rule has chosen it
+  double traceR = 0;      // trace of the observation noise that entered this step
+  double nis = 0;         // normalised innovation squared, e^T S^-1 e / k; about 1 if R is right
+  double trustScale = 1;  // factor of the step, below 1 where the trust region held it back
+  double jitter = 0;      // what had to be added to the diagonal of S; 0 almost always
+  double pivotRatio = 0;  // (max/min Cholesky pivot)^2: a LOWER bound of the condition of S
+  double gain = 1;        // by how much an adaptive gain has scaled the covariance in all
+  double stretch = 0;     // share by which an adaptive gain stretched theta - theta0 in this step
   std::int64_t floored = 0;  // entries of p caught by the floor in this step
   CovarianceSummary p;
 };

@@ -17,12 +17,6 @@ constexpr double kTolerance = 1e-6;
 // The share of the predicted fall that a step must bring.
 constexpr double kArmijo = 1e-4;
 
-double dot(const std::vector<double>& x, const std::vector<double>& y) {
-  double sum = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) sum += x[i] * y[i];
-  return sum;
-}
-
 /// The objective and its derivatives along v.
 class Mode {
  public:

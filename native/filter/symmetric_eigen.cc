@@ -104,7 +104,9 @@ void rotateRows(std::vector<double>& q, int k, int i, double c, double s) {
 
 /// Not std::hypot, which would need glibc 2.35. Entries are at most 1, so no square overflows, and one that
 /// underflows is nothing beside them.
-double length(double x, double y) { return std::sqrt(x * x + y * y); }
+double length(double x, double y) {
+  return std::sqrt(x * x + y * y);
+}
 
 /// One implicit QL sweep over the unreduced block [first, last] with Wilkinson's shift.
 void sweep(Tridiagonal& t, int k, int first, int last) {

@@ -3,6 +3,7 @@
 
 #include "core/softmax.h"
 #include "filter/adaptive_gain.h"
+#include "filter/deviation_scale.h"
 #include "filter_testing.h"
 
 using namespace loko;
@@ -48,6 +49,15 @@ struct DenseMode {
     }
   }
 };
+
+/// (1/p + W^T W)^-1 of one parameter.
+double varianceOf(LinearObjective& objective, const LokoOptimizer& loko, int rank) {
+  double precision = 1 / covarianceOf(objective, loko)[0];
+  Vector factor(static_cast<std::size_t>(loko.state().factor->size()));
+  objective.backend().readState(*loko.state().factor, factor.data());
+  for (int i = 0; i < rank; ++i) precision += factor[i] * factor[i];
+  return 1 / precision;
+}
 
 }  // namespace
 
@@ -209,6 +219,80 @@ TEST_SUITE("iterated update and adaptive gain") {
         // The mode is found to a deviation of about 1e-6 of the step; the quotient of differences to h^2.
         CHECK(factor[rank * 7 + j] * p[j] == doctest::Approx(expected).epsilon(1e-3));
       }
+    }
+  }
+
+  TEST_CASE("slopes of the deviation that are chance take little of it back, whatever their size") {
+    for (const double size : {1e-3, 1e-2, 0.1, 1.0}) {
+      CAPTURE(size);
+      Random random(39);
+      DeviationScale scale;
+      double log = 0;
+      for (int i = 0; i < 4000; ++i) log += std::log1p(scale.observe(size * random.normal()));
+      // By simulation of the rule in NumPy, means of five runs: 2e-4, 1.9e-3, 7e-4 and 6e-5 a sample.
+      CHECK(log < 0);
+      CHECK(log > -4000 * 0.003);
+    }
+  }
+
+  TEST_CASE("a deviation that does harm is taken back, one that helps grows by a percent at most") {
+    DeviationScale harmful, helpful;
+    double fall = 0, growth = 0;
+    for (int i = 0; i < 20; ++i) {
+      const double down = harmful.observe(-0.5), up = helpful.observe(0.5);
+      CHECK(down <= 0);
+      CHECK(down >= -0.5);
+      CHECK(up >= 0);
+      CHECK(up <= 0.01);
+      fall += std::log1p(down);
+      growth += std::log1p(up);
+    }
+    CHECK(fall < -1);
+    CHECK(growth > 0.1);
+    // A Newton step answers all slopes so far: what was taken back is not taken back again for them.
+    DeviationScale once;
+    double change = 0;
+    for (int i = 0; i < 10; ++i) change = once.observe(-2);
+    CHECK(change < 0);
+    CHECK(once.observe(0) > 0.2 * change);
+  }
+
+  TEST_CASE(
+      "a step moves by the update and by its share of the deviation, which is carried beside it") {
+    // One parameter: the covariance is a number, and the dense mode from it is the update.
+    for (const int rank : {0, 1}) {
+      CAPTURE(rank);
+      Random random(40);
+      const double start = 0.2;
+      LinearObjective objective(Precision::kDouble, Vector(1, start), random.matrix(3, 1));
+      LokoOptions options = iterated(0.5);
+      options.gain = Gain::kAdaptive;
+      if (rank > 0) {
+        options.covariance = Covariance::kLowRank;
+        options.covarianceRank = rank;
+      }
+      LokoOptimizer loko = makeLoko(objective, options);
+      bool fell = false, grew = false;
+      for (int i = 0; i < 120; ++i) {
+        // Learnable, then random, so that what was learned does harm.
+        objective.slope = random.matrix(3, 1);
+        const int target = i < 40 ? (objective.slope(0, 0) > objective.slope(1, 0) ? 0 : 1)
+                                  : static_cast<int>(1e6 * std::fabs(random.normal())) % 3;
+        const double before = objective.theta()[0], p = varianceOf(objective, loko, rank);
+        const DenseMode dense(objective, p, target);
+        const StepResult result = loko.step(objective, label(target));
+        REQUIRE(result.skipped == SkipReason::kNone);
+        const double expected = dense.theta[0] + result.stretch * (before - start);
+        CHECK(objective.theta()[0] == doctest::Approx(expected).epsilon(2e-3));
+        fell = fell || result.stretch < -1e-3;
+        grew = grew || result.stretch > 1e-3;
+        Vector factor(static_cast<std::size_t>(loko.state().factor->size()));
+        objective.backend().readState(*loko.state().factor, factor.data());
+        CHECK(factor[rank + 1] * covarianceOf(objective, loko)[0] ==
+              doctest::Approx(objective.theta()[0] - start).epsilon(1e-9));
+      }
+      CHECK(fell);
+      CHECK(grew);
     }
   }
 
