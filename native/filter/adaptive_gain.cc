@@ -32,13 +32,17 @@ double AdaptiveGain::observe(double slope, double loss) {
   const double beyond = std::clamp(std::fabs(t) - kNoiseBand, 0.0, kStrongest);
   // Where all is predicted right, larger steps would still have been right a little sooner, in proportion; in
   // nats there is nothing to gain. A gain that was raised before falls back, or the first wrong label would meet it.
-  const double squared = loss_ * loss_, left = squared / (squared + kLittleLoss * kLittleLoss);
   const double change =
-      (t > 0 ? kUp * left : -kDown) * beyond - (log_ > 0 ? kFallBack * (1 - left) : 0);
+      (t > 0 ? kUp * room() : -kDown) * beyond - (log_ > 0 ? kFallBack * (1 - room()) : 0);
   const double next = std::clamp(log_ + change, kLeast, kMost);
   const double factor = std::exp(next - log_);
   log_ = next;
   return factor;
+}
+
+double AdaptiveGain::room() const {
+  const double squared = loss_ * loss_;
+  return squared / (squared + kLittleLoss * kLittleLoss);
 }
 
 double AdaptiveGain::total() const {

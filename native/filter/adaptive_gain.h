@@ -21,6 +21,8 @@ class AdaptiveGain {
   /// d log P(label) / dc of a sample that is about to be learned from, and its loss -log P(label); returns the
   /// factor of the covariance after it. Of a batch: sum and mean.
   double observe(double slope, double loss);
+  /// What is left to gain, in [0, 1], by the mean loss of the last samples: 0 where all is predicted.
+  double room() const;
   /// The product of all factors.
   double total() const;
   void visitState(StateVisitor& visitor);

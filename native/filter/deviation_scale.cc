@@ -15,7 +15,7 @@ constexpr double kLargestGrowth = 0.01;  // per sample
 
 }  // namespace
 
-double DeviationScale::observe(double slope) {
+double DeviationScale::observe(double slope, double room) {
   sum_ = kKeep * sum_ + slope;
   // The empirical Fisher information: that of the prediction is next to 0 at a confident error.
   squares_ = kKeep * squares_ + slope * slope;
@@ -23,8 +23,8 @@ double DeviationScale::observe(double slope) {
   const double beyond = std::fabs(sum_) - std::sqrt(squares_);
   if (!(beyond > 0)) return 0;
   const double newton = beyond / (squares_ + kPrior);
-  const double change =
-      sum_ < 0 ? -std::min(kLargestFall, newton) : std::min(kLargestGrowth, kCaution * newton);
+  const double change = sum_ < 0 ? -std::min(kLargestFall, newton)
+                                 : room * std::min(kLargestGrowth, kCaution * newton);
   // The slopes so far, as they would be at the new scale.
   sum_ -= change * squares_;
   return change;

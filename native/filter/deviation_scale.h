@@ -14,9 +14,9 @@ namespace loko {
 /// al., arXiv 2306.08448), and one way, since theta0 is the pretrained model.
 class DeviationScale {
  public:
-  /// The slope at a sample that is about to be learned from (of a batch: their sum); returns by which share of
-  /// itself theta - theta0 is to grow, in [-1/2, 0.01].
-  double observe(double slope);
+  /// The slope at a sample that is about to be learned from (of a batch: their sum), and what is left to gain
+  /// (AdaptiveGain::room); returns by which share of itself theta - theta0 is to grow, in [-1/2, 0.01].
+  double observe(double slope, double room);
   void visitState(StateVisitor& visitor);
 
  private:

@@ -315,7 +315,8 @@ bool LokoOptimizer::planUpdate(double loss) {
   if (options_.gain == Gain::kAdaptive) {
     // e^T dz along both: e is in the span of U.
     growth_ = nextGain_.observe(dot(projectedInnovation_, directions_.sensitivity), loss);
-    stretch_ = nextScale_.observe(dot(projectedInnovation_, directions_.deviation));
+    stretch_ =
+        nextScale_.observe(dot(projectedInnovation_, directions_.deviation), nextGain_.room());
   }
   update_ = {};
   update_.rule = options_.covariance == Covariance::kFdekf ? CovarianceRule::kFullyDecoupled

@@ -228,7 +228,7 @@ TEST_SUITE("iterated update and adaptive gain") {
       Random random(39);
       DeviationScale scale;
       double log = 0;
-      for (int i = 0; i < 4000; ++i) log += std::log1p(scale.observe(size * random.normal()));
+      for (int i = 0; i < 4000; ++i) log += std::log1p(scale.observe(size * random.normal(), 1));
       // By simulation of the rule in NumPy, means of five runs: 2e-4, 1.9e-3, 7e-4 and 6e-5 a sample.
       CHECK(log < 0);
       CHECK(log > -4000 * 0.003);
@@ -239,7 +239,7 @@ TEST_SUITE("iterated update and adaptive gain") {
     DeviationScale harmful, helpful;
     double fall = 0, growth = 0;
     for (int i = 0; i < 20; ++i) {
-      const double down = harmful.observe(-0.5), up = helpful.observe(0.5);
+      const double down = harmful.observe(-0.5, 0), up = helpful.observe(0.5, 1);
       CHECK(down <= 0);
       CHECK(down >= -0.5);
       CHECK(up >= 0);
@@ -252,9 +252,11 @@ TEST_SUITE("iterated update and adaptive gain") {
     // A Newton step answers all slopes so far: what was taken back is not taken back again for them.
     DeviationScale once;
     double change = 0;
-    for (int i = 0; i < 10; ++i) change = once.observe(-2);
+    for (int i = 0; i < 10; ++i) change = once.observe(-2, 1);
     CHECK(change < 0);
-    CHECK(once.observe(0) > 0.2 * change);
+    CHECK(once.observe(0, 1) > 0.2 * change);
+    // Where nothing is left to gain it does not grow.
+    CHECK(helpful.observe(0.5, 0) == 0);
   }
 
   TEST_CASE(
