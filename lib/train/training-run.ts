@@ -49,7 +49,8 @@ export class TrainingRun {
   #position: DataPosition = { epoch: 0, batch: 0 };
   /** Whether the end of the pass is still to come after the last step of all. */
   #endsPass = false;
-  #savedStep = -1;
+  /** Of a checkpoint; before the first step there is nothing to save. */
+  #savedStep = 0;
   readonly #started = performance.now();
   readonly #firstStep: number;
   readonly #firstSample: number;
@@ -264,7 +265,7 @@ export class TrainingRun {
   async #rescue(): Promise<void> {
     const { options, folder, reports } = this.#parts;
     if (folder === undefined || options.saveStrategy === "no") return;
-    if (this.#savedStep === this.#step || this.#step === this.#firstStep) return;
+    if (this.#savedStep === this.#step) return;
     try {
       await this.#writeCheckpoint(folder);
       await reports.writeReport();

@@ -245,15 +245,14 @@ describe("stop()", () => {
     const trainer = adamw(model, { epochs: 2, outputDir: folder.path });
     const theta = await model.readParameters();
     for (const delay of [0, 5]) {
-      rmSync(folder.path, { recursive: true });
       const training = trainer.train(slow(model));
       if (delay > 0) await setTimeout(delay);
       trainer.stop();
       expect(await training).toMatchObject({ globalStep: 0, stopped: true });
       expect(await model.readParameters()).toEqual(theta);
-      expect(checkpointsOf(folder.path)).toEqual(["checkpoint-0"]);
+      expect(checkpointsOf(folder.path)).toEqual([]);
     }
-    const whole = await trainer.train(slow(model), resume);
+    const whole = await trainer.train(slow(model));
     expect(whole).toMatchObject({ globalStep: 12, stopped: false });
   });
 
