@@ -27,7 +27,7 @@ function compare({ trial, rows, bars }: TrialResult): string[][] {
   return bars.flatMap(({ metric, of, against }) => {
     const [ours, theirs] = [find(of), find(against)];
     if (metric !== "time" || !against?.startsWith("torch") || !ours || !theirs) return [];
-    return [[describe(trial, against), ...figures(ours, theirs)]];
+    return [[describe(trial, of, against), ...figures(ours, theirs)]];
   });
 }
 
@@ -48,8 +48,15 @@ const WORK: ReadonlyMap<string, string> = new Map([
   ["torch loko batched", "LoKO step; PyTorch: `is_grads_batched`"],
 ]);
 
-function describe({ model, tokens, classes, threads }: TrialResult["trial"], against: string) {
+const DEFAULT_AGAINST: ReadonlyMap<string, string> = new Map([
+  ["torch adamw", "step of `new LoKO(model)`; PyTorch: its AdamW step"],
+  ["torch loko batched", "step of `new LoKO(model)`; PyTorch: LoKO with `is_grads_batched`"],
+]);
+
+function describe(trial: TrialResult["trial"], of: string, against: string) {
+  const { model, tokens, classes, threads } = trial;
   const size = tokens === undefined ? "" : `, ${tokens} tokens`;
   const cores = `${threads} thread${threads === 1 ? "" : "s"}`;
-  return `${model}${size}, ${classes} classes, ${cores}: ${WORK.get(against) ?? against}`;
+  const work = of === "loko default" ? DEFAULT_AGAINST.get(against) : WORK.get(against);
+  return `${model}${size}, ${classes} classes, ${cores}: ${work ?? against}`;
 }
