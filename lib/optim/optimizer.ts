@@ -77,8 +77,8 @@ export interface KalmanStatistics {
   /** By how much `gain: "adaptive"` has scaled the covariance so far, from 1/20 to 100; 1 with a fixed gain. */
   readonly gain: number;
   /**
-   * The share, from −0.5 to 0.01, by which `gain: "adaptive"` stretched or took back in this step what the parameters had moved from where
-   * the optimizer began; 0 with a fixed gain.
+   * The share, from −0.5 to 0.01, by which `gain: "adaptive"` stretched or took back in this step what the
+   * parameters had moved from where the optimizer began; 0 with a fixed gain.
    */
   readonly stretch: number;
   /** Variances that the floor caught in this step. */

@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { LokoError } from "../errors.js";
 import type { Evaluation } from "../metrics/accumulator.js";
 import { type FoundCheckpoint, isComplete } from "./checkpoint.js";
@@ -103,11 +103,11 @@ export class BestModel {
 async function findBest({ path, state }: FoundCheckpoint): Promise<string | null> {
   const recorded = state.best_model_checkpoint;
   if (recorded === null) return null;
-  const beside = join(dirname(path), /[^\\/]*$/.exec(recorded)![0]);
-  for (const candidate of [beside, recorded]) {
-    if (await isComplete(candidate)) return candidate;
-  }
-  return null;
+  const name = /[^\\/]*$/.exec(recorded)![0];
+  const beside = join(dirname(path), name);
+  // The one that was found was verified already, all of it read.
+  if (name === basename(path) || (await isComplete(beside))) return beside;
+  return (await isComplete(recorded)) ? recorded : null;
 }
 
 /** @throws LokoError ERR_FILE_NOT_FOUND when there was a best checkpoint. */

@@ -261,11 +261,15 @@ export class TrainingRun {
     return path;
   }
 
+  /** Whether checkpoints are wanted and none has the last step. */
+  get #isUnsaved(): boolean {
+    return this.#parts.options.saveStrategy !== "no" && this.#savedStep !== this.#step;
+  }
+
   /** Keeps what was learned of a run that ends in the middle; the reason that it ends for comes first. */
   async #rescue(): Promise<void> {
-    const { options, folder, reports } = this.#parts;
-    if (folder === undefined || options.saveStrategy === "no") return;
-    if (this.#savedStep === this.#step) return;
+    const { folder, reports } = this.#parts;
+    if (folder === undefined || !this.#isUnsaved) return;
     try {
       await this.#writeCheckpoint(folder);
       await reports.writeReport();
@@ -279,7 +283,7 @@ export class TrainingRun {
     const { model, options, totalSteps, signal, best, history, reports } = this.#parts;
     const stopped = this.#step < totalSteps;
     yield* this.#log();
-    if (options.saveStrategy !== "no" && this.#savedStep !== this.#step) yield* this.#save();
+    if (this.#isUnsaved) yield* this.#save();
     signal?.throwIfAborted();
     const { checkpoint } = best;
     const loadsBest = options.loadBestModelAtEnd && checkpoint !== null;

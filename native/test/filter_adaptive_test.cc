@@ -50,11 +50,19 @@ struct DenseMode {
   }
 };
 
+LokoOptions iteratedOfRank(double p0, int rank) {
+  LokoOptions options = iterated(p0);
+  if (rank > 0) {
+    options.covariance = Covariance::kLowRank;
+    options.covarianceRank = rank;
+  }
+  return options;
+}
+
 /// (1/p + W^T W)^-1 of one parameter.
 double varianceOf(LinearObjective& objective, const LokoOptimizer& loko, int rank) {
   double precision = 1 / covarianceOf(objective, loko)[0];
-  Vector factor(static_cast<std::size_t>(loko.state().factor->size()));
-  objective.backend().readState(*loko.state().factor, factor.data());
+  const Vector factor = factorValuesOf(objective, loko);
   for (int i = 0; i < rank; ++i) precision += factor[i] * factor[i];
   return 1 / precision;
 }
@@ -179,12 +187,7 @@ TEST_SUITE("iterated update and adaptive gain") {
   /// theta after `steps` samples with every covariance of the filter scaled by e^c, at a fixed gain.
   Vector thetaAfter(int steps, double c, const std::vector<Matrix>& slopes, int rank) {
     LinearObjective objective(Precision::kDouble, Vector(slopes[0].cols, 0.0), slopes[0]);
-    LokoOptions options = iterated(0.3 * std::exp(c));
-    if (rank > 0) {
-      options.covariance = Covariance::kLowRank;
-      options.covarianceRank = rank;
-    }
-    LokoOptimizer loko = makeLoko(objective, options);
+    LokoOptimizer loko = makeLoko(objective, iteratedOfRank(0.3 * std::exp(c), rank));
     for (int i = 0; i < steps; ++i) {
       objective.slope = slopes[i];
       CHECK(loko.step(objective, label(i % 3)).skipped == SkipReason::kNone);
@@ -203,17 +206,12 @@ TEST_SUITE("iterated update and adaptive gain") {
     for (const int rank : {0, 2}) {
       CAPTURE(rank);
       LinearObjective objective(Precision::kDouble, Vector(7, 0.0), slopes[0]);
-      LokoOptions options = iterated(0.3);
+      LokoOptions options = iteratedOfRank(0.3, rank);
       options.gain = Gain::kAdaptive;
-      if (rank > 0) {
-        options.covariance = Covariance::kLowRank;
-        options.covarianceRank = rank;
-      }
       LokoOptimizer loko = makeLoko(objective, options);
       loko.step(objective, label(0));
       const Vector p = covarianceOf(objective, loko);
-      Vector factor(static_cast<std::size_t>(loko.state().factor->size()));
-      objective.backend().readState(*loko.state().factor, factor.data());
+      const Vector factor = factorValuesOf(objective, loko);
       for (int j = 0; j < 7; ++j) {
         const double expected = AdaptiveGain::kMemory * (up[j] - down[j]) / (2 * h);
         // The mode is found to a deviation of about 1e-6 of the step; the quotient of differences to h^2.
@@ -267,12 +265,8 @@ TEST_SUITE("iterated update and adaptive gain") {
       Random random(40);
       const double start = 0.2;
       LinearObjective objective(Precision::kDouble, Vector(1, start), random.matrix(3, 1));
-      LokoOptions options = iterated(0.5);
+      LokoOptions options = iteratedOfRank(0.5, rank);
       options.gain = Gain::kAdaptive;
-      if (rank > 0) {
-        options.covariance = Covariance::kLowRank;
-        options.covarianceRank = rank;
-      }
       LokoOptimizer loko = makeLoko(objective, options);
       bool fell = false, grew = false;
       for (int i = 0; i < 120; ++i) {
@@ -288,8 +282,7 @@ TEST_SUITE("iterated update and adaptive gain") {
         CHECK(objective.theta()[0] == doctest::Approx(expected).epsilon(2e-3));
         fell = fell || result.stretch < -1e-3;
         grew = grew || result.stretch > 1e-3;
-        Vector factor(static_cast<std::size_t>(loko.state().factor->size()));
-        objective.backend().readState(*loko.state().factor, factor.data());
+        const Vector factor = factorValuesOf(objective, loko);
         CHECK(factor[rank + 1] * covarianceOf(objective, loko)[0] ==
               doctest::Approx(objective.theta()[0] - start).epsilon(1e-9));
       }

@@ -16,8 +16,7 @@ LokoOptions lowRank(int rank, double p0) {
 
 Matrix factorOf(FormulaObjective& objective, const LokoOptimizer& loko, int rank) {
   Matrix w(rank, static_cast<int>(objective.parameters()));
-  w.values.resize(static_cast<std::size_t>(loko.state().factor->size()));
-  objective.backend().readState(*loko.state().factor, w.values.data());
+  w.values = factorValuesOf(objective, loko);
   w.values.resize(static_cast<std::size_t>(rank) *
                   static_cast<std::size_t>(objective.parameters()));
   return w;

@@ -356,6 +356,14 @@ inline Vector covarianceOf(FormulaObjective& objective, const LokoOptimizer& opt
   return p;
 }
 
+/// The rows of filter/low_rank.h, one after the other.
+inline Vector factorValuesOf(FormulaObjective& objective, const LokoOptimizer& optimizer) {
+  const StateArray& factor = *optimizer.state().factor;
+  Vector values(static_cast<std::size_t>(factor.size()));
+  objective.backend().readState(factor, values.data());
+  return values;
+}
+
 inline LokoOptimizer makeLoko(FormulaObjective& objective, const LokoOptions& options) {
   return LokoOptimizer(objective.backend(), objective.parameters(), objective.outputs(), options);
 }
