@@ -54,7 +54,8 @@ export interface DeviceInfo {
     readonly available: boolean;
     /** Why not; only where `available` is false. */
     readonly reason?: string;
-    /** The instruction set whose kernels are used: `"avx512"`, `"avx2"` or `"generic"`. */
+    /** The instruction set whose kernels are used: `"amx"` (AVX-512 and tiles), `"avx512"`, `"avx2"` or
+     * `"generic"`. */
     readonly instructionSet?: string;
     /** Those that this machine could use; the environment variable `LOKO_CPU_ISA` forces one. */
     readonly instructionSets: readonly string[];

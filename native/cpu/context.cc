@@ -15,7 +15,7 @@ constexpr std::size_t kArenaFloats = 64 * 1024;  // smaller weights have memory 
 
 const OpKernels& opKernels(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return kAvx512OpKernels;
+  if (isa == Isa::kAvx512 || isa == Isa::kAmx) return kAvx512OpKernels;
   if (isa == Isa::kAvx2) return kAvx2OpKernels;
 #endif
   LOKO_CHECK(isa == Isa::kGeneric, isaName(isa));
@@ -158,7 +158,7 @@ void Context::grow(AlignedFloats& memory, std::size_t& size, std::size_t floats)
 }
 
 void Context::needGemm(std::int64_t m, int n, int k, int rank) {
-  const std::size_t bytes = gemmScratchBytes(m, n, k, rank);
+  const std::size_t bytes = gemmScratchBytes(kernels, m, n, k, rank);
   grow(gemmScratch_, gemmFloats_,
        static_cast<std::size_t>(pool.threads()) * (bytes / sizeof(float) + 1));
 }
@@ -180,7 +180,7 @@ PackedMatrix Context::transposed(const PackedMatrix& matrix) {
 
 void Context::gemm(const GemmArgs& args) {
   if (args.b.packed && args.b.transposed && args.m >= kTransposeRows &&
-      transposesExactly(*args.b.packed)) {
+      transposesExactly(kernels, *args.b.packed)) {
     const PackedMatrix matrix = transposed(*args.b.packed);
     GemmArgs plain = args;
     plain.b.packed = &matrix;
@@ -188,7 +188,7 @@ void Context::gemm(const GemmArgs& args) {
     return gemm(plain);
   }
   const std::size_t bytes =
-      gemmScratchBytes(args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
+      gemmScratchBytes(kernels, args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
   LOKO_CHECK(static_cast<std::size_t>(pool.threads()) * bytes <= gemmFloats_ * sizeof(float),
              "a product larger than any that prepare() has seen");
   loko::cpu::gemm(kernels, pool, args, gemmScratch_.get());

@@ -22,6 +22,25 @@ namespace {
 constexpr int kReadInPlaceRows = 28;          // rows up to which activations B are not packed
 constexpr std::int64_t kSerialWork = 250000;  // multiply-adds below which waking threads costs more
 
+void packTransposedTile(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
+                        int height, int k0, int depth) {
+  const float* sources[kPackGroup];
+  for (int k = 0; k < depth; k += kPackGroup) {
+    const int count = std::min(kPackGroup, depth - k);
+    // A tile may span several column blocks; each piece is a transposition of its own.
+    for (int i = 0; i < height;) {
+      const std::int64_t m = row + i;
+      const int inBlock = static_cast<int>(m % a.columnBlock);
+      const int piece = std::min(height - i, a.columnBlock - inBlock);
+      const std::ptrdiff_t offset = m / a.columnBlock * a.columnBlockStride + inBlock;
+      for (int j = 0; j < count; ++j) sources[j] = a.rows.row(k0 + k + j) + offset;
+      kernels.transposeBlock(out + i * kPackGroup, kPackGroup, sources, count, piece, kPackGroup);
+      i += piece;
+    }
+    out += height * kPackGroup;
+  }
+}
+
 // One thread's share: row tiles [tileBegin, tileEnd) x columns [nBegin, nEnd).
 class Share {
  public:
@@ -96,40 +115,10 @@ class Share {
 
   void packA(int k0, int depth) {
     forEachTile([&](int row, int height) {
-      float* out = a_ + static_cast<std::ptrdiff_t>(row) * roundUp(depth, kPackGroup);
-      if (args_.a.source)
-        args_.a.source->packTile(kernels_, out, row0_ + row, height, k0, depth);
-      else if (args_.a.transposed)
-        packTransposedTile(out, row0_ + row, height, k0, depth);
-      else
-        packTile(out, row0_ + row, height, k0, depth);
+      packTileOfA(kernels_, args_.a,
+                  a_ + static_cast<std::ptrdiff_t>(row) * roundUp(depth, kPackGroup), row0_ + row,
+                  height, k0, depth);
     });
-  }
-
-  void packTile(float* out, std::int64_t row, int height, int k0, int depth) {
-    const float* rows[kMaxTileRows];
-    for (int i = 0; i < height; ++i) rows[i] = args_.a.rows.row(row + i) + k0;
-    kernels_.packRows(out, rows, height, depth);
-  }
-
-  void packTransposedTile(float* out, std::int64_t row, int height, int k0, int depth) {
-    const AOperand& a = args_.a;
-    const float* sources[kPackGroup];
-    for (int k = 0; k < depth; k += kPackGroup) {
-      const int count = std::min(kPackGroup, depth - k);
-      // A tile may span several column blocks; each piece is a transposition of its own.
-      for (int i = 0; i < height;) {
-        const std::int64_t m = row + i;
-        const int inBlock = static_cast<int>(m % a.columnBlock);
-        const int piece = std::min(height - i, a.columnBlock - inBlock);
-        const std::ptrdiff_t offset = m / a.columnBlock * a.columnBlockStride + inBlock;
-        for (int j = 0; j < count; ++j) sources[j] = a.rows.row(k0 + k + j) + offset;
-        kernels_.transposeBlock(out + i * kPackGroup, kPackGroup, sources, count, piece,
-                                kPackGroup);
-        i += piece;
-      }
-      out += height * kPackGroup;
-    }
   }
 
   struct Panel {
@@ -256,16 +245,25 @@ bool readsAcross(const GemmArgs& args) {
   return args.b.packed != nullptr && args.b.transposed;
 }
 
+bool splits(const Kernels& kernels, const GemmArgs& args) {
+  return args.b.packed != nullptr && isSplit(kernels, *args.b.packed) && args.k > 0 &&
+         args.k % kSlabDepth == 0 && args.b.kBegin % kSlabDepth == 0;
+}
+
 // What threads share out: row tiles, or panels of rows.
 std::int64_t rowUnits(const Kernels& kernels, const GemmArgs& args) {
-  return TileGrid(args.m, readsAcross(args) ? kPanelColumns : kernels.tileRows).tiles;
+  const bool panels = splits(kernels, args) || readsAcross(args);
+  return TileGrid(args.m, panels ? kPanelColumns : kernels.tileRows).tiles;
 }
 
 void runShare(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t unitBegin,
               std::int64_t unitEnd, int nBegin, int nEnd) {
-  if (readsAcross(args))
-    gemmAcross(kernels, args, scratch, unitBegin * kPanelColumns,
-               std::min(args.m, unitEnd * kPanelColumns), nBegin, nEnd);
+  const std::int64_t rowBegin = unitBegin * kPanelColumns;
+  const std::int64_t rowEnd = std::min(args.m, unitEnd * kPanelColumns);
+  if (splits(kernels, args))
+    gemmSplit(kernels, args, scratch, rowBegin, rowEnd, nBegin, nEnd);
+  else if (readsAcross(args))
+    gemmAcross(kernels, args, scratch, rowBegin, rowEnd, nBegin, nEnd);
   else
     Share(kernels, args, scratch).run(unitBegin, unitEnd, nBegin, nEnd);
 }
@@ -289,8 +287,19 @@ void checkArgs(const GemmArgs& args) {
 
 }  // namespace
 
-std::size_t gemmScratchBytes(std::int64_t m, int n, int k, int rank) {
-  return std::max(ScratchLayout(m, n, k, rank).total(), AcrossLayout(m, n, k, rank).total()) *
+void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
+                 int height, int k0, int depth) {
+  if (a.source) return a.source->packTile(kernels, out, row, height, k0, depth);
+  if (a.transposed) return packTransposedTile(kernels, a, out, row, height, k0, depth);
+  const float* rows[kMaxTileRows];
+  for (int i = 0; i < height; ++i) rows[i] = a.rows.row(row + i) + k0;
+  kernels.packRows(out, rows, height, depth);
+}
+
+std::size_t gemmScratchBytes(const Kernels& kernels, std::int64_t m, int n, int k, int rank) {
+  const std::size_t split = kernels.split ? SplitLayout(m, n, k, rank).total() : 0;
+  return std::max(
+             {ScratchLayout(m, n, k, rank).total(), AcrossLayout(m, n, k, rank).total(), split}) *
          sizeof(float);
 }
 
@@ -324,7 +333,7 @@ void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* 
   const int rowParts = pool.threads() / columnParts;
 
   const std::size_t bytes =
-      gemmScratchBytes(args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
+      gemmScratchBytes(kernels, args.m, args.n, args.k, args.tailV ? args.tailV->rank() : 0);
   pool.run(
       [&](int part, int) {
         const int i = part / columnParts;

@@ -225,18 +225,19 @@ struct GemmArgs {
 };
 
 // Whether a product with the transpose of this matrix gives the same bits as one with the transposed
-// matrix: not where a last panel of 16 columns or fewer makes a block of K of its own.
-bool transposesExactly(const PackedMatrix& matrix);
+// matrix: not where a last panel of 16 columns or fewer makes a block of K of its own, and not where both
+// are split, which the transpose does not make faster.
+bool transposesExactly(const Kernels& kernels, const PackedMatrix& matrix);
 
 // Scratch that one thread needs, 64-byte aligned, for any operands of these extents (rank: tail's R,
 // or 0). It never shrinks when an extent grows.
-std::size_t gemmScratchBytes(std::int64_t m, int n, int k, int rank);
+std::size_t gemmScratchBytes(const Kernels& kernels, std::int64_t m, int n, int k, int rank);
 
-// On the calling thread. scratch: gemmScratchBytes(m, n, k, rank).
+// On the calling thread. scratch: gemmScratchBytes(kernels, m, n, k, rank).
 void gemm(const Kernels& kernels, const GemmArgs& args, void* scratch);
 
 // On all threads of the pool (fewer when the product is too small to pay for waking them).
-// scratch: pool.threads() * gemmScratchBytes(m, n, k, rank).
+// scratch: pool.threads() * gemmScratchBytes(kernels, m, n, k, rank).
 void gemm(const Kernels& kernels, ThreadPool& pool, const GemmArgs& args, void* scratch);
 
 }  // namespace loko::cpu

@@ -243,8 +243,8 @@ class AcrossShare {
 
 }  // namespace
 
-bool transposesExactly(const PackedMatrix& matrix) {
-  return narrowDepth(matrix.n()) == 0;
+bool transposesExactly(const Kernels& kernels, const PackedMatrix& matrix) {
+  return narrowDepth(matrix.n()) == 0 && !isSplit(kernels, matrix);
 }
 
 void gemmAcross(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,

@@ -76,12 +76,43 @@ struct AcrossLayout {
   std::size_t total() const { return panels + tailPanels + tailTile + sums; }
 };
 
+// The same in gemm_split.cc, where depths and widths are whole slabs.
+constexpr int kSplitRows =
+    224;  // of A: with 768 k half of a 2 MiB L2, as all machines with AMX have
+constexpr int kSplitBlockK = 768;  // longest K block
+constexpr int kJobSlabs = 4;       // of a weight, split while the ones before are multiplied
+constexpr int kSplitSums =
+    128 * 1024;  // floats of partial sums of one M x N block, when K is blocked
+constexpr int kStripFloats = kStrip * kStrip;
+
+struct SplitLayout {
+  std::size_t rows, job, packed, tailU, sums;
+
+  SplitLayout(std::int64_t m, int n, int k, int rank) {
+    const auto strips = static_cast<std::size_t>(
+        roundUp(static_cast<int>(std::min<std::int64_t>(m, kSplitRows)), kStrip) / kStrip);
+    const int depth = std::min(kSplitBlockK, roundUp(k, kSlabDepth));
+    constexpr std::size_t slab = kSlabHalfwords / 2;
+    rows = strips * static_cast<std::size_t>(depth / kSlabDepth) * slab;
+    job = kJobSlabs * slab;
+    packed = static_cast<std::size_t>(kMaxTileRows * depth);
+    tailU = strips * kStrip * static_cast<std::size_t>(roundUp(rank, kPackGroup));
+    const auto columns = static_cast<std::size_t>(roundUp(n, kStrip));
+    sums = k <= kSplitBlockK
+               ? strips * kStripFloats
+               : std::min(static_cast<std::size_t>(kSplitSums), strips * kStrip * columns);
+  }
+  std::size_t total() const { return rows + 2 * job + packed + tailU + sums; }
+};
+
+static_assert(kBlockRows <= kSplitRows && kAcrossRows <= kSplitRows);
+
 // Where the rows of one block of C and of its operands lie.
 struct RowOperands {
-  float* c[kBlockRows];
-  float* derivative[kBlockRows];
-  const float* residual[kBlockRows];
-  const float* multiplier[kBlockRows];
+  float* c[kSplitRows];
+  float* derivative[kSplitRows];
+  const float* residual[kSplitRows];
+  const float* multiplier[kSplitRows];
 
   void locate(const GemmArgs& args, std::int64_t row0, int rows) {
     const Epilogue& e = args.epilogue;
@@ -110,6 +141,19 @@ struct RowOperands {
     return out;
   }
 };
+
+// The columns [k0, k0 + depth) of the rows [row, row + height) of A, as Kernels::packRows lays them out.
+void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
+                 int height, int k0, int depth);
+
+// Whether products with this packed matrix are split into bfloat16 parts. It depends on nothing else, so that
+// their bits do not.
+bool isSplit(const Kernels& kernels, const PackedMatrix& matrix);
+
+// The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; bounds are multiples of
+// kStrip, or the ends of the matrix.
+void gemmSplit(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,
+               std::int64_t rowEnd, int nBegin, int nEnd);
 
 // The rows [rowBegin, rowEnd) of a product with a packed B that is read transposed, and the columns
 // [nBegin, nEnd); bounds are multiples of kPanelColumns, or the ends of the matrix.

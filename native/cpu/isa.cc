@@ -2,12 +2,35 @@
 
 #include <cstdlib>
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "core/status.h"
 #include "cpu/kernels_table.h"
 
 namespace loko::cpu {
 
 namespace {
+
+// Linux gives a process the tile registers on request: the state of every thread grows by 8 KB.
+bool mayUseTiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  constexpr long kRequestPermission = 0x1023,
+                 kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
 
 bool isAvailable(Isa isa) {
 #if defined(__x86_64__)
@@ -16,12 +39,26 @@ bool isAvailable(Isa isa) {
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::kAvx2) return avx2;
-  if (isa == Isa::kAvx512)
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (isa == Isa::kAvx512) return avx512;
+  if (isa == Isa::kAmx) {
+    static const bool tiles = mayUseTiles();
+    return avx512 && tiles;
+  }
 #endif
   return isa == Isa::kGeneric;
 }
+
+#if defined(__linux__) && defined(__x86_64__)
+Kernels amxKernels() {
+  Kernels kernels = kAvx512Kernels;
+  kernels.name = isaName(Isa::kAmx);
+  kernels.split = &kAmxKernels;
+  return kernels;
+}
+#endif
 
 std::string availableNames() {
   std::string names;
@@ -34,6 +71,8 @@ std::string availableNames() {
 
 const char* isaName(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
+      return "amx";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAvx2:
@@ -46,7 +85,7 @@ const char* isaName(Isa isa) {
 
 std::vector<Isa> availableIsas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512})
+  for (const Isa isa : kAllIsas)
     if (isAvailable(isa)) isas.push_back(isa);
   return isas;
 }
@@ -54,7 +93,7 @@ std::vector<Isa> availableIsas() {
 Isa chooseIsa() {
   const char* forced = std::getenv("LOKO_CPU_ISA");
   if (forced == nullptr || *forced == '\0') return availableIsas().back();
-  for (const Isa isa : {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512})
+  for (const Isa isa : kAllIsas)
     if (forced == std::string(isaName(isa)) && isAvailable(isa)) return isa;
   throw Error(ErrorCode::kOption,
               "LOKO_CPU_ISA must be one of the instruction sets available here (" +
@@ -65,6 +104,10 @@ const Kernels& kernels(Isa isa) {
   if (!isAvailable(isa))
     throw Error(ErrorCode::kUnsupported, std::string("This machine has no kernels for ") +
                                              isaName(isa) + "; available: " + availableNames());
+#if defined(__linux__) && defined(__x86_64__)
+  static const Kernels amx = amxKernels();
+  if (isa == Isa::kAmx) return amx;
+#endif
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512) return kAvx512Kernels;
   if (isa == Isa::kAvx2) return kAvx2Kernels;

@@ -8,7 +8,8 @@
 
 namespace loko::cpu {
 
-enum class Isa { kGeneric, kAvx2, kAvx512 };
+// kAmx: AVX-512, and products with frozen weights on the tiles of AMX.
+enum class Isa { kGeneric, kAvx2, kAvx512, kAmx };
 
 const char* isaName(Isa isa);
 
@@ -16,8 +17,8 @@ const char* isaName(Isa isa);
 // first. Never empty.
 std::vector<Isa> availableIsas();
 
-// The widest available one, or the one that the environment variable LOKO_CPU_ISA (avx512, avx2,
-// generic) names. Throws Error(kOption) when that one is unknown or not available.
+// The widest available one, or the one that the environment variable LOKO_CPU_ISA (amx, avx512,
+// avx2, generic) names. Throws Error(kOption) when that one is unknown or not available.
 Isa chooseIsa();
 
 // Throws Error(kUnsupported) when `isa` is not available.

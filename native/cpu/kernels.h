@@ -68,6 +68,60 @@ struct EpilogueArgs {
 
 constexpr int kMaxTileRows = 14;
 
+// Products of float32 matrices on units that multiply bfloat16 (AMX). A float32 is the sum of three
+// bfloat16, x = x1 + x2 + x3, exactly, unless the last is below 2^-126; |x2| < 2^-7 |x| and |x3| <= 2^-16 |x|. Of
+// the nine products of parts six are kept. Left out are x2 w3, x3 w2 and x3 w3: together at most 2^-21.9 |x w|,
+// of either sign, 2^-25 |x w| in the root mean square.
+//
+// Operands are strips of 32 rows (left) or 32 columns (right), cut into slabs of 32 k: a slab is
+// [part][half][16][32], a half being the 16 rows, each with its 32 k, or the 16 columns, as 16 pairs of k.
+constexpr int kStrip = 32;
+constexpr int kSlabDepth = 32;
+constexpr int kHalfStrip = 16;
+constexpr int kTileHalfwords = kHalfStrip * kSlabDepth;
+constexpr int kSlabHalfwords = 3 * 2 * kTileHalfwords;
+
+// Weights that are split while others are multiplied: slabs whose 32 x 32 floats lie together in a packed
+// matrix, done in `kJobPieces` pieces each.
+constexpr int kJobPieces = 8;
+struct SplitJob {
+  const float* source;          // of the first slab
+  std::ptrdiff_t sourceStride;  // floats from one slab to the next
+  std::uint16_t* target;
+  int next;                 // pieces done so far
+  int end;                  // pieces in all
+  const float* fetchAhead;  // what will be split after this, read alike; or null
+};
+
+// sums [32][32] (+)= left strip * right strip.
+struct SplitProduct {
+  const std::uint16_t* left;
+  const std::uint16_t* right;
+  int slabs;
+  int leftHalves;  // 1: only the first 16 rows exist
+  int rightHalves;
+  bool first;  // sums are not read
+  float* sums;
+};
+
+struct SplitKernels {
+  // Around all others, on each thread.
+  void (*begin)();
+  void (*end)();
+  // Rows [begin, end) of a left strip, from src[0 .. end - begin): a row's groups of kPackGroup k are
+  // groupStride floats apart. The other rows are not touched.
+  void (*splitRows)(std::uint16_t* out, const float* const* src, std::ptrdiff_t groupStride,
+                    int begin, int end, int slabs);
+  // Makes the rows of a left strip the columns of a right one, in place.
+  void (*transposeStrip)(std::uint16_t* strip, int slabs);
+  // x is left and the weight right, or the other way round; of the job `pieces` for each slab.
+  void (*multiply)(const SplitProduct&, SplitJob&, int pieces);
+  void (*multiplyAcross)(const SplitProduct&, SplitJob&, int pieces);
+  // What is left of a job.
+  void (*finishJob)(SplitJob&);
+  void (*finishJobAcross)(SplitJob&);
+};
+
 struct Kernels {
   const char* name;
   int vectorWidth;  // floats per vector
@@ -115,6 +169,8 @@ struct Kernels {
   float (*expSum)(float* dst, const float* x, float shift, std::int64_t n);
   void (*axpy)(float* y, float a, const float* x, std::int64_t n);   // y += a * x
   void (*scale)(float* y, float a, const float* x, std::int64_t n);  // y = a * x, y == x allowed
+
+  const SplitKernels* split;  // null where the machine has no such unit
 };
 
 }  // namespace loko::cpu

@@ -308,6 +308,7 @@ constexpr Kernels makeKernels(const char* name) {
           maxArray,
           expSumArray,
           axpyArray,
-          scaleArray};
+          scaleArray,
+          nullptr};
 }
 #undef LOKO_ALL_TILES

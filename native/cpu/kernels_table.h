@@ -11,5 +11,8 @@ extern const Kernels kGenericKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 #endif
+#if defined(__linux__) && defined(__x86_64__)
+extern const SplitKernels kAmxKernels;
+#endif
 
 }  // namespace loko::cpu

@@ -61,9 +61,9 @@ class FactorBlocks {
   std::int64_t tasks() const { return std::int64_t{blocks_} * splits_; }
   /// Few rows leave the tile kernels a third of their speed.
   std::int64_t work() const { return std::int64_t{3} * depth_ * site_.rank * columns_; }
-  std::size_t localFloats() const {
-    return transposedFloats() + gemmScratchBytes(site_.rank, columns_, depth_, 0) / sizeof(float) +
-           1;
+  std::size_t localFloats(const Kernels& kernels) const {
+    return transposedFloats() +
+           gemmScratchBytes(kernels, site_.rank, columns_, depth_, 0) / sizeof(float) + 1;
   }
 
   void run(std::int64_t task, float* scratch, Context& context) const {
@@ -134,7 +134,7 @@ void needOutputSide(const OutputSide& side, const WorkspaceHint& hint, Context& 
       largest.reduce = reduce;
       const FactorBlocks blocks(columnsOf(side.dy, site.outBegin, out), side.h, site, nullptr,
                                 largest, 1);
-      context.needLocal(blocks.localFloats());
+      context.needLocal(blocks.localFloats(context.kernels));
     }
   }
 }
@@ -165,13 +165,13 @@ void writeOutputSide(const OutputSide& side, const Frame& frame, Context& contex
                              : context.vector(site.outputScale, side.dy.cols) + site.outBegin;
     const FactorBlocks blocks(dy, columnsOf(side.h, site.hBegin, site.rank), site, scale, frame,
                               context.pool.threads());
-    context.forEachRange(blocks.tasks(), blocks.work(),
-                         [&](std::int64_t begin, std::int64_t end, int part) {
-                           float* scratch = context.local(part, blocks.localFloats());
-                           for (std::int64_t task = begin; task < end; ++task) {
-                             blocks.run(task, scratch, context);
-                           }
-                         });
+    context.forEachRange(
+        blocks.tasks(), blocks.work(), [&](std::int64_t begin, std::int64_t end, int part) {
+          float* scratch = context.local(part, blocks.localFloats(context.kernels));
+          for (std::int64_t task = begin; task < end; ++task) {
+            blocks.run(task, scratch, context);
+          }
+        });
   }
 }
 

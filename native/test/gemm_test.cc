@@ -330,8 +330,8 @@ class Problem {
 // Scratch of exactly the promised size, full of NaN, with a guard behind it.
 class Scratch {
  public:
-  Scratch(const Case& c, int threads)
-      : count_(gemmScratchBytes(c.m, c.n, c.k, c.rank) / sizeof(float) *
+  Scratch(const Kernels& kernels, const Case& c, int threads)
+      : count_(gemmScratchBytes(kernels, c.m, c.n, c.k, c.rank) / sizeof(float) *
                static_cast<std::size_t>(threads)),
         memory_(allocateAligned(count_ + kGuard)) {
     std::fill_n(memory_.get(), count_, std::nanf(""));
@@ -354,7 +354,7 @@ void check(const Case& c) {
   for (const Isa isa : availableIsas()) {
     CAPTURE(std::string(isaName(isa)));
     CAPTURE(c.text());
-    Scratch scratch(c, 1);
+    Scratch scratch(kernels(isa), c, 1);
     const GemmArgs args = problem.args();
     gemm(kernels(isa), args, scratch.get());
     CHECK(problem.worst() <= 1.0);
@@ -383,8 +383,19 @@ Case randomCase(int maxM, int maxN, int maxK) {
   return c;
 }
 
+// Of a shape that is split into bfloat16 parts where the machine multiplies those (Isa::kAmx).
+Case wholeCase(int maxM, int maxBlocks) {
+  Case c = randomCase(maxM, 1, 1);
+  c.n = kStrip * pick(2, maxBlocks);
+  c.k = kSlabDepth * pick(2, maxBlocks);
+  c.b = coin() ? BKind::kPackedNK : BKind::kPackedTransposed;
+  if (c.b == BKind::kPackedTransposed) c.transposedA = false;
+  if (!c.transposedA) c.columnBlock = 0;
+  return c;
+}
+
 std::vector<float> run(const Kernels& kernels, ThreadPool* pool, const Case& c, Problem& problem) {
-  Scratch scratch(c, pool ? pool->threads() : 1);
+  Scratch scratch(kernels, c, pool ? pool->threads() : 1);
   const GemmArgs args = problem.args();
   if (pool)
     gemm(kernels, *pool, args, scratch.get());
@@ -430,6 +441,23 @@ TEST_CASE("gemm agrees with a double reference when K and M are blocked") {
   check(c);
 }
 
+TEST_CASE("gemm agrees with a double reference for shapes of whole strips") {
+  for (int i = 0; i < 60; ++i) check(wholeCase(70, 8));
+  // More rows than a block of them, K of several blocks and of a last one that is no whole job.
+  for (const int k : {800, 1600, 1632}) {
+    Case c = wholeCase(300, 4);
+    c.m += 200;
+    c.k = k;
+    check(c);
+  }
+  // Wide enough that partial sums are blocked over N too.
+  Case c = wholeCase(10, 4);
+  c.m = 220;
+  c.n = 640;
+  c.k = 832;
+  check(c);
+}
+
 TEST_CASE("gemm with K = 0 applies only tail and epilogue") {
   Case c{};
   c.m = 9;
@@ -449,7 +477,7 @@ TEST_CASE("gemm may read the residual from C itself") {
   Problem problem(c);
   const Kernels& table = kernels(chooseIsa());
   const std::vector<float> accumulated = run(table, nullptr, c, problem);
-  Scratch scratch(c, 1);
+  Scratch scratch(table, c, 1);
   GemmArgs args = problem.args();
   args.epilogue.accumulate = false;
   args.epilogue.residual = {args.c.base, args.c.ld, args.c.blockRows, args.c.blockStride};
@@ -460,11 +488,11 @@ TEST_CASE("gemm may read the residual from C itself") {
 TEST_CASE("gemm gives the same bits with 1, 2 and 3 threads") {
   ThreadPool one(1), two(2), three(3);
   for (const Isa isa : availableIsas())
-    for (int i = 0; i < 10; ++i) {
-      Case c = randomCase(200, 200, 500);
+    for (int i = 0; i < 16; ++i) {
+      Case c = i < 10 ? randomCase(200, 200, 500) : wholeCase(200, 12);
       c.m += 40;  // above the size where the pool is used
-      c.n += 60;
-      c.k += 100;
+      c.n += 64;
+      c.k += 96;
       CAPTURE(std::string(isaName(isa)));
       CAPTURE(c.text());
       Problem problem(c);
@@ -477,8 +505,8 @@ TEST_CASE("gemm gives the same bits with 1, 2 and 3 threads") {
 
 TEST_CASE("a row of gemm has the same bits whatever rows are computed with it") {
   for (const Isa isa : availableIsas())
-    for (int i = 0; i < 10; ++i) {
-      Case c = randomCase(200, 90, 1500);
+    for (int i = 0; i < 14; ++i) {
+      Case c = i < 10 ? randomCase(200, 90, 1500) : wholeCase(300, 30);
       c.transposedA = false;
       c.columnBlock = 0;
       c.multiplierPeriod = 0;
@@ -488,7 +516,7 @@ TEST_CASE("a row of gemm has the same bits whatever rows are computed with it") 
       const std::vector<float> together = run(kernels(isa), nullptr, c, problem);
       GemmArgs args = problem.args();
       const GemmArgs whole = args;
-      Scratch scratch(c, 1);
+      Scratch scratch(kernels(isa), c, 1);
       args.m = 1;
       for (int row = 0; row < c.m; ++row) {
         args.a.rows.base = whole.a.rows.row(row);
@@ -529,7 +557,8 @@ TEST_CASE("gemm reads a sub-block of a packed weight and of a tail") {
     args.tailU = {u.data(), 3};
     args.tailV = &tail;
     args.tailNBegin = 64;
-    const AlignedFloats scratch = allocateAligned(gemmScratchBytes(7, 70, 20, 3) / sizeof(float));
+    const AlignedFloats scratch =
+        allocateAligned(gemmScratchBytes(kernels(isa), 7, 70, 20, 3) / sizeof(float));
     gemm(kernels(isa), args, scratch.get());
     for (int i = 0; i < 7; ++i)
       for (int j = 0; j < 70; ++j) {
@@ -588,11 +617,12 @@ TEST_CASE("a packed matrix is transposed panel by panel") {
 }
 
 TEST_CASE("the scratch of gemm never shrinks when an extent grows") {
-  for (int i = 0; i < 2000; ++i) {
-    const int m = pick(1, 400), n = pick(1, 2000), k = pick(0, 1200), rank = pick(0, 100);
-    const std::size_t bytes = gemmScratchBytes(m, n, k, rank);
-    CHECK(bytes % 64 == 0);
-    CHECK(gemmScratchBytes(m + pick(0, 50), n + pick(0, 90), k + pick(0, 300), rank + pick(0, 9)) >=
-          bytes);
-  }
+  for (const Isa isa : availableIsas())
+    for (int i = 0; i < 2000; ++i) {
+      const int m = pick(1, 400), n = pick(1, 2000), k = pick(0, 1200), rank = pick(0, 100);
+      const std::size_t bytes = gemmScratchBytes(kernels(isa), m, n, k, rank);
+      CHECK(bytes % 64 == 0);
+      CHECK(gemmScratchBytes(kernels(isa), m + pick(0, 50), n + pick(0, 90), k + pick(0, 300),
+                             rank + pick(0, 9)) >= bytes);
+    }
 }

@@ -73,7 +73,7 @@ TEST_CASE("every instruction set offers a tile for each height up to its tallest
 
 TEST_CASE("kernels that this machine lacks are refused, not handed out") {
   const std::vector<Isa> isas = availableIsas();
-  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (std::find(isas.begin(), isas.end(), isa) != isas.end()) continue;
     CHECK_THROWS_AS(kernels(isa), loko::Error);
     const ForcedIsa forced(isaName(isa));

@@ -220,7 +220,7 @@ describe("loko doctor", () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toContain(`Node.js      ${process.version}`);
     expect(stdout).toMatch(/^addon +\/.+\.node$/m);
-    expect(stdout).toMatch(/^CPU kernels +(avx512|avx2|generic)/m);
+    expect(stdout).toMatch(/^CPU kernels +(amx|avx512|avx2|generic)/m);
     expect(stdout).toMatch(/^CUDA +(available|not available: .+)$/m);
     expect(stdout).toMatch(/^images +decoded by sharp 0\.\d+\.\d+$/m);
     const json = JSON.parse((await loko("doctor", "--json")).stdout);

@@ -1,0 +1,140 @@
+// Products on units that multiply bfloat16 (Isa::kAmx), where the machine has them: cases in which every part
+// and every sum is exact, so that a part that is lost, doubled or misplaced shows as a wrong number.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "cpu/gemm.h"
+#include "cpu/isa.h"
+
+namespace {
+
+using namespace loko::cpu;
+
+bool hasSplitUnits() {
+  const std::vector<Isa> isas = availableIsas();
+  if (std::find(isas.begin(), isas.end(), Isa::kAmx) != isas.end()) return true;
+  MESSAGE("not run: this machine has no AMX");
+  return false;
+}
+
+std::mt19937& generator() {
+  static std::mt19937 engine(7);
+  return engine;
+}
+
+using Matrix = std::vector<float>;
+
+// C = A [m, k] * B [k, n], with B packed as it is or, `across`, as its transpose.
+Matrix product(Isa isa, const Matrix& a, const Matrix& b, int m, int n, int k, bool across) {
+  PackedMatrix packed = across ? PackedMatrix(n, k) : PackedMatrix(k, n);
+  packed.pack(b.data(), n, across ? WeightLayout::kNK : WeightLayout::kKN);
+  Matrix c(static_cast<std::size_t>(m * n), NAN);
+  GemmArgs args;
+  args.m = m;
+  args.n = n;
+  args.k = k;
+  args.a.rows = {a.data(), k};
+  args.b.packed = &packed;
+  args.b.transposed = across;
+  args.c = {c.data(), n};
+  const AlignedFloats scratch =
+      allocateAligned(gemmScratchBytes(kernels(isa), m, n, k, 0) / sizeof(float));
+  gemm(kernels(isa), args, scratch.get());
+  return c;
+}
+
+Matrix normalMatrix(int rows, int columns) {
+  std::normal_distribution<float> normal;
+  Matrix values(static_cast<std::size_t>(rows * columns));
+  for (float& value : values) value = normal(generator());
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("products of integers that fit two parts are exact on bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  // 12 bits each: 8 in the first part, the others in the second. All partial sums are below 2^24.
+  const int m = 45, n = 96, k = 160;
+  std::uniform_int_distribution<int> large(-4095, 4095), small(-25, 25);
+  for (const bool across : {false, true})
+    for (const bool largeA : {false, true}) {
+      Matrix a(m * k), b(k * n);
+      for (float& value : a) value = static_cast<float>((largeA ? large : small)(generator()));
+      for (float& value : b) value = static_cast<float>((largeA ? small : large)(generator()));
+      const Matrix c = product(Isa::kAmx, a, b, m, n, k, across);
+      int wrong = 0;
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+          double exact = 0;
+          for (int t = 0; t < k; ++t) exact += double{a[i * k + t]} * double{b[t * n + j]};
+          wrong += c[i * n + j] != exact;
+        }
+      CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("a matrix that picks columns brings all 24 bits of a float32 through bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  const int extent = 128;
+  Matrix pick(extent * extent, 0.0f);
+  for (int i = 0; i < extent; ++i) pick[i * extent + (i * 37 + 5) % extent] = 1.0f;
+  const Matrix values = normalMatrix(extent, extent);
+  for (const bool across : {false, true}) {
+    const Matrix fromB = product(Isa::kAmx, pick, values, extent, extent, extent, across);
+    const Matrix fromA = product(Isa::kAmx, values, pick, extent, extent, extent, across);
+    int wrong = 0;
+    for (int i = 0; i < extent; ++i)
+      for (int j = 0; j < extent; ++j) {
+        const int at = (i * 37 + 5) % extent;
+        wrong += fromB[i * extent + j] != values[at * extent + j];
+        wrong += fromA[j * extent + at] != values[j * extent + i];
+      }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("products on bfloat16 units are not less accurate than those in float32") {
+  if (!hasSplitUnits()) return;
+  const int m = 64, n = 64;
+  for (const int k : {64, 768, 3072})
+    for (const bool across : {false, true}) {
+      const Matrix a = normalMatrix(m, k), b = normalMatrix(k, n);
+      const Matrix split = product(Isa::kAmx, a, b, m, n, k, across);
+      const Matrix plain = product(Isa::kAvx512, a, b, m, n, k, across);
+      double splitError = 0, plainError = 0;
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j < n; ++j) {
+          double exact = 0;
+          for (int t = 0; t < k; ++t) exact += double{a[i * k + t]} * double{b[t * n + j]};
+          splitError += std::pow(split[i * n + j] - exact, 2);
+          plainError += std::pow(plain[i * n + j] - exact, 2);
+        }
+      CAPTURE(k);
+      CAPTURE(std::sqrt(splitError / (m * n)));
+      CAPTURE(std::sqrt(plainError / (m * n)));
+      CHECK(splitError <= plainError);
+    }
+}
+
+TEST_CASE("what is not finite stays so on bfloat16 units, in its own row or column alone") {
+  if (!hasSplitUnits()) return;
+  const int extent = 64;
+  for (const bool across : {false, true})
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      Matrix a = normalMatrix(extent, extent), b = normalMatrix(extent, extent);
+      a[3 * extent + 17] = bad;
+      b[40 * extent + 9] = bad;
+      const Matrix c = product(Isa::kAmx, a, b, extent, extent, extent, across);
+      int wrong = 0;
+      for (int i = 0; i < extent; ++i)
+        for (int j = 0; j < extent; ++j)
+          wrong += std::isfinite(c[i * extent + j]) == (i == 3 || j == 9);
+      CHECK(wrong == 0);
+    }
+}
