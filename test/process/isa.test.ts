@@ -19,7 +19,9 @@ describe.runIf(process.platform === "linux" && process.arch === "x64")("per-ISA 
   // One merged inline function is enough to make the addon die with SIGILL on a machine without the
   // instruction set, and no test on a machine that has it would notice.
   test("define nothing that the linker could choose for the rest of the program", () => {
-    const objects = readdirSync(OBJECTS).filter((name) => /^kernels_(avx|amx)\w*\.cc\.o$/.test(name));
+    const objects = readdirSync(OBJECTS).filter((name) =>
+      /^kernels_(avx|amx)\w*\.cc\.o$/.test(name),
+    );
 
     expect(objects.length).toBeGreaterThan(0);
     for (const name of objects)
