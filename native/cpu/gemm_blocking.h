@@ -80,7 +80,7 @@ struct AcrossLayout {
 constexpr int kSplitRows =
     224;  // of A: with 768 k half of a 2 MiB L2, as all machines with AMX have
 constexpr int kSplitBlockK = 768;  // longest K block
-constexpr int kJobSlabs = 4;       // of a weight, split while the ones before are multiplied
+constexpr int kJobSlabs = 12;      // of a weight, split while the ones before are multiplied
 constexpr int kSplitSums =
     128 * 1024;  // floats of partial sums of one M x N block, when K is blocked
 constexpr int kStripFloats = kStrip * kStrip;

@@ -7,9 +7,9 @@
 // epilogue.
 //
 // Loops, outermost first: blocks of rows of A that fit the second-level cache, split; blocks of columns whose
-// partial sums fit there too, where K is blocked; blocks of K; strips of B; jobs of 128 k of them, which stay in
-// the first-level cache, with the sums of the strip, while all strips of A pass; meanwhile the next
-// job is split, and the one after fetched from memory.
+// partial sums fit there too, where K is blocked; blocks of K; strips of B; jobs of 384 k of them, over which
+// all strips of A pass. Meanwhile the next job is split, and the one after fetched from memory. Shorter
+// jobs would fit the first-level cache, which gains less than loading the sums more often costs.
 #include <algorithm>
 #include <cstring>
 
