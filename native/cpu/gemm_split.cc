@@ -9,7 +9,8 @@
 // Loops, outermost first: blocks of rows of A that fit the second-level cache, split; blocks of columns whose
 // partial sums fit there too, where K is blocked; blocks of K; strips of B; jobs of 384 k of them, over which
 // all strips of A pass. Meanwhile the next job is split, and the one after fetched from memory. Shorter
-// jobs would fit the first-level cache, which gains less than loading the sums more often costs.
+// jobs would fit the first-level cache: with one strip of A, where splitting takes as long as multiplying, they
+// do; with more, loading the sums more often costs more than that gains.
 #include <algorithm>
 #include <cstring>
 
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kSmallestSplit = 64;  // extent of a matrix below which splitting does not pay
 constexpr int kJobDepth = kJobSlabs * kSlabDepth;
+constexpr int kShortJobDepth = 2 * kSlabDepth;
 constexpr int kPackedRows = 8;  // of an A that is put together: divides a strip
 
 constexpr int stripsOf(int rows) {
@@ -79,6 +81,7 @@ class SplitShare {
 
   void runRows() {
     const bool single = args_.k <= depth_;
+    jobDepth_ = rows_ <= kStrip ? kShortJobDepth : kJobDepth;
     const int stripRows = stripsOf(rows_) * kStrip;
     columns_ =
         single ? nEnd_ - nBegin_ : std::max(kStrip, kSplitSums / stripRows / kStrip * kStrip);
@@ -103,7 +106,7 @@ class SplitShare {
   }
 
   void runStrip(int n, int k0, int depth, float* sums) {
-    for (int k = k0; k < k0 + depth; k += kJobDepth) {
+    for (int k = k0; k < k0 + depth; k += jobDepth_) {
       const std::uint16_t* weights = job_.target;
       const int slabs = slabsFrom(k);
       prepareJob(next({n, k}));
@@ -134,13 +137,13 @@ class SplitShare {
 
   // ---- the weight
 
-  int slabsFrom(int k) const { return std::min(kJobDepth, args_.k - k) / kSlabDepth; }
+  int slabsFrom(int k) const { return std::min(jobDepth_, args_.k - k) / kSlabDepth; }
 
   // n = -1 after the last one.
   Step next(Step step) const {
     if (step.n < 0) return step;
     const int kEnd = std::min(args_.k, (step.k / depth_ + 1) * depth_);
-    if (step.k + kJobDepth < kEnd) return {step.n, step.k + kJobDepth};
+    if (step.k + jobDepth_ < kEnd) return {step.n, step.k + jobDepth_};
     if (step.n + kStrip < n1_) return {step.n + kStrip, step.k / depth_ * depth_};
     if (kEnd < args_.k) return {n0_, kEnd};
     if (n1_ < nEnd_) return {n1_, 0};
@@ -261,7 +264,8 @@ class SplitShare {
   const PackedMatrix& packed_;
   const bool across_;
   const int rank_;
-  int depth_ = 0;  // of a block of K, a multiple of kJobDepth
+  int depth_ = 0;     // of a block of K, a multiple of kJobDepth
+  int jobDepth_ = 0;  // no bit depends on it
   std::uint16_t* strips_;
   std::uint16_t* jobs_[2];
   float* packedRows_;
