@@ -76,6 +76,7 @@ function readConfig(): Config {
     suffix: [
       ...(values.set === "bars" ? [] : [values.set]),
       ...(values.trial ? [values.trial] : []),
+      ...(process.env.LOKO_CPU_ISA ? [process.env.LOKO_CPU_ISA] : []),
     ],
     trials: trials.map((trial) => withRounds(trial, values.rounds)),
     output: values.output,
