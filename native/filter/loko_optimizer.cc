@@ -15,6 +15,11 @@ namespace {
 // Beyond this a float32 backend would overflow soon; no sane step comes near.
 constexpr double kLargest = 1e30;
 
+// Of the factor by which the pretrained head is wrong about how sure it is; no option:
+// docs/decisions/head-scale.md has what other values cost on the streams.
+constexpr double kHeadVariance = 0.1;
+constexpr double kHeadMemory = 0.99;  // of what was learned of it, per step
+
 /// Beyond the range of float32 an infinity, which the guards of a step know; a plain cast is
 /// undefined there.
 double saturated(double value) {
@@ -59,7 +64,7 @@ double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
 
 LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outputs,
                              const LokoOptions& options, const std::vector<ParameterRange>& ranges)
-    : options_(options) {
+    : options_(options), ranges_(ranges) {
   validate(options_, outputs, parameters, ranges);
   const bool categorical = options_.observation == Observation::kCategorical;
   noiseMode_ = categorical ? NoiseMode::kModel : options_.noise.value_or(NoiseMode::kEma);
@@ -77,6 +82,7 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
   const InitialCovariance& p0 = options_.p0;
   if (p0.kind == InitialCovariance::Kind::kUniform) {
     start(backend, asStored(p0.value), asStored(p0.value));
+    startHead(backend, state_.largest);
   } else if (p0.kind == InitialCovariance::Kind::kPerGroup) {
     double smallest = kLargest, largest = 0;
     for (const ParameterRange& range : ranges) {
@@ -92,6 +98,7 @@ LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outp
       const auto share = static_cast<double>(range.end - range.begin);
       state_.summary.mean += value * share / static_cast<double>(parameters);
     }
+    startHead(backend, predicted(asStored(p0.head)));
   }
 }
 
@@ -102,6 +109,26 @@ void LokoOptimizer::start(Backend& backend, double smallest, double largest) {
   state_.largest = predicted(largest);
   state_.summary = {state_.largest, predicted(smallest), state_.largest};
   backend.fill(*state_.p, 0, state_.p->size(), state_.largest);
+}
+
+/// The row h/p of the factor, from theta as it is now and the head's p. No row where p is 0 or so small that
+/// float32 would not hold it: such a head does not move.
+void LokoOptimizer::startHead(Backend& backend, double p) {
+  if (options_.gain != Gain::kAdaptive || !(p > 0)) return;
+  const std::int64_t n = state_.p->size(), first = n * (lowRank_.factorRows() - 1);
+  std::vector<float> theta(static_cast<std::size_t>(n));
+  std::vector<double> factor(static_cast<std::size_t>(first + n), 0);
+  backend.read(Space::kTheta, 0, theta.data(), n);
+  for (const ParameterRange& range : ranges_) {
+    if (range.group != ParameterGroup::kHead) continue;
+    for (std::int64_t j = range.begin; j < range.end; ++j) {
+      const double value = static_cast<double>(theta[static_cast<std::size_t>(j)]) / p;
+      if (!(std::fabs(value) <= kLargest)) return;
+      factor[static_cast<std::size_t>(first + j)] = value;
+    }
+  }
+  backend.writeState(*state_.factor, factor.data());
+  state_.headVariance = kHeadVariance;
 }
 
 bool LokoOptimizer::hasProcessNoise() const {
@@ -223,6 +250,7 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   if (options_.gain == Gain::kAdaptive) {
     state_.gain.visitState(visitor);
     state_.scale.visitState(visitor);
+    visitor.number("head_variance", state_.headVariance);
   }
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
   visitor.array("p", *state_.p);
@@ -241,7 +269,9 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   result.rows = basis_.rowsPerSample();
   objective.jacobian(basis_.vectors, basis_.rowsPerSample(), gramRequest());
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
-  if (!lowRank_.reduce(basis_.rows, gram_, directions_)) return SkipReason::kFactorisationFailed;
+  if (!lowRank_.reduce(basis_.rows, state_.headVariance, gram_, directions_)) {
+    return SkipReason::kFactorisationFailed;
+  }
   const std::size_t k = static_cast<std::size_t>(basis_.rows);
   bool zero = true;
   for (std::size_t i = 0; i < k; ++i) zero = zero && gram_[i * (k + 1)] == 0;
@@ -269,6 +299,7 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
       residual_.reserve(innovation_.size());
       state_.noise.reserve(basis_.rows);
     }
+    if (starting) startHead(objective.backend(), state_.largest);
   } catch (...) {
     dropCandidate();
     throw;
@@ -415,6 +446,9 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
   const KalmanUpdateResult done = backend.kalmanUpdate(update_, *state_.p);
   state_.gain = nextGain_;
   state_.scale = nextScale_;
+  if (lowRank_.headVariance() > 0) {
+    state_.headVariance = std::min(kHeadVariance, lowRank_.headVariance() / kHeadMemory);
+  }
   result.stretch = stretch_;
   if (noiseMode_ == NoiseMode::kEma) state_.noise.commit();
   state_.summary = {done.sum / static_cast<double>(state_.p->size()), done.min, done.max};
@@ -432,7 +466,7 @@ void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets&
   objective.gram(basis_.rows, gramRequest());
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
-  if (!lowRank_.reduce(basis_.rows, gram_, directions_)) return;
+  if (!lowRank_.reduce(basis_.rows, state_.headVariance, gram_, directions_)) return;
   observe(posterior_, targets, objective.batch(), residual_);
   scaleGram(basis_, gram_, scaledGram_);
   state_.noise.propose(beta_, basis_, residual_, scaledGram_);

@@ -28,6 +28,7 @@ struct LokoState {
   ObservationNoise noise;              // R; unused for kModel, kFixed and categorical
   AdaptiveGain gain;                   // unused for Gain::kFixed, as is the next
   DeviationScale scale;
+  double headVariance = 0;    // v of filter/low_rank.h; 0 without a head that is trained
   bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
@@ -55,6 +56,7 @@ class LokoOptimizer : public Optimizer {
 
  private:
   void start(Backend& backend, double smallest, double largest);
+  void startHead(Backend& backend, double p);
   double predicted(double p) const;
   double processNoise() const;
   double largestAllowed() const;
@@ -77,6 +79,7 @@ class LokoOptimizer : public Optimizer {
   void updateNoiseFromResidual(Objective& objective, const Targets& targets);
 
   LokoOptions options_;
+  std::vector<ParameterRange> ranges_;
   NoiseMode noiseMode_;
   double beta_, r0_, trustRegion_;
   LokoState state_;

@@ -9,8 +9,10 @@
 
 namespace loko {
 
-bool LowRank::reduce(int rows, std::vector<double>& gram, Directions& directions) {
+bool LowRank::reduce(int rows, double headVariance, std::vector<double>& gram,
+                     Directions& directions) {
   rows_ = rows;
+  headVariance_ = headVariance;
   if (factorRows() == 0) return true;  // X is G diag(p) G^T
   gram_ = gram;
   const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows);
@@ -38,6 +40,7 @@ bool LowRank::reduce(int rows, std::vector<double>& gram, Directions& directions
       for (std::size_t l = 0; l < rank; ++l)
         known += whitened_[i * rank + l] * whitened_[j * rank + l];
       gram[i * k + j] = gram_[(r + i) * width + r + j] - known;
+      if (adaptive_) gram[i * k + j] += headVariance_ * headRow()[i] * headRow()[j];
     }
   }
   directions.sensitivity.assign(k, 0);
@@ -47,6 +50,24 @@ bool LowRank::reduce(int rows, std::vector<double>& gram, Directions& directions
     directions.deviation[i] = gram_[(rank + 1) * width + r + i];
   }
   return true;
+}
+
+/// X_hG [k].
+const double* LowRank::headRow() const {
+  const std::size_t r = static_cast<std::size_t>(factorRows());
+  return gram_.data() + (r - 1) * (r + static_cast<std::size_t>(rows_)) + r;
+}
+
+/// |D^T G h|^2.
+double LowRank::learnedOfHead(const std::vector<double>& root) const {
+  const std::size_t k = static_cast<std::size_t>(rows_);
+  double squares = 0;
+  for (std::size_t i = 0; i < k; ++i) {
+    double product = 0;
+    for (std::size_t j = 0; j < k; ++j) product += root[i * k + j] * headRow()[j];
+    squares += product * product;
+  }
+  return squares;
 }
 
 void LowRank::liftTo(const std::vector<double>& x, double* target) const {
@@ -60,6 +81,11 @@ void LowRank::liftTo(const std::vector<double>& x, double* target) const {
   }
   solveLower(kept_, rank_, target);
   solveUpper(kept_, rank_, target);
+  if (adaptive_) {
+    double along = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) along += headRow()[i] * x[i];
+    target[r - 1] = headVariance_ * along;
+  }
   std::copy(x.begin(), x.end(), target + r);
 }
 
@@ -105,16 +131,19 @@ bool LowRank::compress(const std::vector<double>& root, double scale) {
   return true;
 }
 
-/// The rows s/p and d/p of carry_, and the stretch of theta: p grows by the factor.
+/// The rows s/p, d/p and h/p of carry_, and the stretch of theta: p grows by the factor.
 void LowRank::carryDirections(const Measurement& measurement) {
   const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
-  const std::size_t width = r + k, s = r - 2, d = r - 1;
+  const std::size_t width = r + k, s = r - 3, d = r - 2, h = r - 1;
   double *sensitivity = carry_.data() + s * width, *deviation = carry_.data() + d * width;
   liftTo(measurement.response, sensitivity);
   sensitivity[s] = 1;
+  sensitivity[h] = 0;  // v is not of the covariance that c scales
   gain_[d] = measurement.stretch;
   std::copy(gain_.begin(), gain_.end(), deviation);
   deviation[d] += 1;
+  deviation[h] = 0;  // how sure the head is, is not taken back
+  carry_[h * width + h] = 1 / measurement.factor;
   for (std::size_t i = 0; i < width; ++i) {
     sensitivity[i] *= measurement.memory / measurement.factor;
     deviation[i] /= measurement.factor;
@@ -135,10 +164,13 @@ bool LowRank::plan(const Measurement& measurement, KalmanUpdate& update) {
   } else if (!compress(measurement.root, 1 / std::sqrt(measurement.factor))) {
     return false;
   }
-  if (adaptive_) carryDirections(measurement);
+  if (adaptive_) {
+    carryDirections(measurement);
+    headVariance_ /= 1 + headVariance_ * learnedOfHead(measurement.root);
+  }
   update.rows = update.rootRows = rows_;
   update.factorRows = factorRows();
-  update.dualRows = adaptive_ ? 2 : 0;
+  update.dualRows = adaptive_ ? 3 : 0;
   update.gain = gain_.data();
   update.root = root_.data();
   update.carry = carry_.data();

@@ -132,7 +132,7 @@ TEST_CASE("kalmanUpdate with a factor moves theta, p and the factor at once, on 
     const int beyond = std::max(0, problem.width() - 16);
     for (const int rootRows : {0, shape.rows, beyond}) {
       CAPTURE(rootRows);
-      for (const int dualRows : {0, 1, 2}) {
+      for (const int dualRows : {0, 1, 2, 3}) {
         if (dualRows > shape.factorRows) continue;
         CAPTURE(dualRows);
         variational = !variational;
