@@ -64,7 +64,7 @@ std::vector<ParameterRange> parameterRanges(const Adapter& adapter, const Graph&
     if (trained.bias != kNoParameter) add(trained.bias, module.part->out, ParameterGroup::kHead);
   }
   for (const TrainedBias& bias : adapter.biases) {
-    add(bias.offset, graph.biasSize(bias.parameter), ParameterGroup::kHead);
+    add(bias.offset, graph.biasSize(bias.parameter), ParameterGroup::kBias);
   }
   std::sort(ranges.begin(), ranges.end(),
             [](const ParameterRange& x, const ParameterRange& y) { return x.begin < y.begin; });

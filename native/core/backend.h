@@ -142,7 +142,9 @@ class Backend {
   virtual std::unique_ptr<StateArray> makeState(std::int64_t size, double value) = 0;
   virtual void fill(StateArray& state, std::int64_t begin, std::int64_t end, double value) = 0;
   virtual void readState(const StateArray& state, double* target) = 0;
-  virtual void writeState(StateArray& state, const double* source) = 0;
+  /// source[end - begin] to state[begin, end).
+  virtual void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
+                          const double* source) = 0;
 
   // ---- updates, on theta and rows of the Jacobian space
   /// p <- min(pMax, gamma2 * p + q).

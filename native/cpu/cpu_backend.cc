@@ -91,8 +91,10 @@ class CpuBackend final : public Backend {
   void readState(const StateArray& state, double* target) override {
     std::copy_n(dynamic_cast<const State&>(state).values(), state.size(), target);
   }
-  void writeState(StateArray& state, const double* source) override {
-    std::transform(source, source + state.size(), stateOf(state).values(),
+  void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const double* source) override {
+    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    std::transform(source, source + (end - begin), stateOf(state).values() + begin,
                    [](double value) { return static_cast<float>(value); });
   }
 

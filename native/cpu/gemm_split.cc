@@ -20,7 +20,8 @@ namespace loko::cpu {
 
 namespace {
 
-constexpr int kSmallestSplit = 64;  // extent of a matrix below which splitting does not pay
+constexpr std::int64_t kSmallestSplit =
+    64 * 1024;  // weights below which few rows do not pay for splitting
 constexpr int kJobDepth = kJobSlabs * kSlabDepth;
 constexpr int kShortJobDepth = 2 * kSlabDepth;
 constexpr int kPackedRows = 8;  // of an A that is put together: divides a strip
@@ -286,7 +287,7 @@ class SplitShare {
 
 bool isSplit(const Kernels& kernels, const PackedMatrix& matrix) {
   return kernels.split != nullptr && matrix.k() % kStrip == 0 && matrix.n() % kStrip == 0 &&
-         matrix.k() >= kSmallestSplit && matrix.n() >= kSmallestSplit;
+         std::int64_t{matrix.k()} * matrix.n() >= kSmallestSplit;
 }
 
 void gemmSplit(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,

@@ -145,12 +145,14 @@ class CudaBackend final : public Backend {
       std::copy(values.begin(), values.end(), target);
     });
   }
-  void writeState(StateArray& state, const double* source) override {
+  void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const double* source) override {
+    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
     guard([&] {
-      std::vector<float> values(static_cast<std::size_t>(state.size()));
-      std::transform(source, source + state.size(), values.begin(),
+      std::vector<float> values(static_cast<std::size_t>(end - begin));
+      std::transform(source, source + (end - begin), values.begin(),
                      [](double value) { return static_cast<float>(value); });
-      context_.upload(stateOf(state).values(), values.data(), bytesOf(state.size()));
+      context_.upload(stateOf(state).values() + begin, values.data(), bytesOf(end - begin));
     });
   }
 

@@ -55,6 +55,7 @@ double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
     case ParameterGroup::kLoraB:
       return p0.loraB;
     case ParameterGroup::kHead:
+    case ParameterGroup::kBias:
       return p0.head;
   }
   return p0.head;
@@ -115,20 +116,21 @@ void LokoOptimizer::start(Backend& backend, double smallest, double largest) {
 /// float32 would not hold it: such a head does not move.
 void LokoOptimizer::startHead(Backend& backend, double p) {
   if (options_.gain != Gain::kAdaptive || !(p > 0)) return;
-  const std::int64_t n = state_.p->size(), first = n * (lowRank_.factorRows() - 1);
-  std::vector<float> theta(static_cast<std::size_t>(n));
-  std::vector<double> factor(static_cast<std::size_t>(first + n), 0);
-  backend.read(Space::kTheta, 0, theta.data(), n);
+  const std::int64_t row = state_.p->size() * (lowRank_.factorRows() - 1);
   for (const ParameterRange& range : ranges_) {
     if (range.group != ParameterGroup::kHead) continue;
-    for (std::int64_t j = range.begin; j < range.end; ++j) {
-      const double value = static_cast<double>(theta[static_cast<std::size_t>(j)]) / p;
-      if (!(std::fabs(value) <= kLargest)) return;
-      factor[static_cast<std::size_t>(first + j)] = value;
+    state_.headVariance = kHeadVariance;
+    std::vector<float> head(static_cast<std::size_t>(range.end - range.begin));
+    backend.read(Space::kTheta, range.begin, head.data(), range.end - range.begin);
+    std::vector<double> scaled(head.begin(), head.end());
+    for (double& value : scaled) value /= p;
+    if (!std::all_of(scaled.begin(), scaled.end(),
+                     [](double value) { return std::fabs(value) <= kLargest; })) {
+      state_.headVariance = 0;
+      return;
     }
+    backend.writeState(*state_.factor, row + range.begin, row + range.end, scaled.data());
   }
-  backend.writeState(*state_.factor, factor.data());
-  state_.headVariance = kHeadVariance;
 }
 
 bool LokoOptimizer::hasProcessNoise() const {

@@ -51,7 +51,8 @@ struct RankOption {
   int rows = 0;           // kFixed: k, clamped to m - 1
 };
 
-enum class ParameterGroup : std::uint8_t { kLoraA, kLoraB, kHead };
+/// kHead: modules that are trained whole. kBias: biases elsewhere, which have the p0 of the head.
+enum class ParameterGroup : std::uint8_t { kLoraA, kLoraB, kHead, kBias };
 
 /// theta[begin, end) belongs to `group`.
 struct ParameterRange {

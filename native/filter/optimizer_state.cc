@@ -101,7 +101,7 @@ class Writer final : public StateVisitor {
     source_ += values.size();
   }
   void array(const char*, StateArray& values) override {
-    backend_.writeState(values, source_);
+    backend_.writeState(values, 0, values.size(), source_);
     source_ += values.size();
   }
 

@@ -109,8 +109,10 @@ class RefBackend final : public Backend {
     std::copy(values.begin(), values.end(), target);
   }
 
-  void writeState(StateArray& state, const double* source) override {
-    std::copy(source, source + state.size(), valuesOf(state).begin());
+  void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const double* source) override {
+    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    std::copy(source, source + (end - begin), valuesOf(state).begin() + begin);
   }
 
   void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {

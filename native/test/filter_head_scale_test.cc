@@ -11,9 +11,11 @@ namespace {
 
 constexpr double kVariance = 0.1;  // v at the beginning: docs/filter.md
 
-/// Parameters [0, head) are an adapter's, the others are the head.
+/// Parameters [0, head) are an adapter's and biases elsewhere, the others are the head.
 std::vector<ParameterRange> rangesOf(int head, int parameters) {
-  return {{0, head, ParameterGroup::kLoraA}, {head, parameters, ParameterGroup::kHead}};
+  return {{0, head / 2, ParameterGroup::kLoraA},
+          {head / 2, head, ParameterGroup::kBias},
+          {head, parameters, ParameterGroup::kHead}};
 }
 
 LokoOptimizer makeWithHead(FormulaObjective& objective, const LokoOptions& options, int head) {

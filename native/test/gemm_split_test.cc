@@ -60,7 +60,7 @@ Matrix normalMatrix(int rows, int columns) {
 TEST_CASE("products of integers that fit two parts are exact on bfloat16 units") {
   if (!hasSplitUnits()) return;
   // 12 bits each: 8 in the first part, the others in the second. All partial sums are below 2^24.
-  const int m = 45, n = 96, k = 160;
+  const int m = 45, n = 416, k = 160;
   std::uniform_int_distribution<int> large(-4095, 4095), small(-25, 25);
   for (const bool across : {false, true})
     for (const bool largeA : {false, true}) {
@@ -81,7 +81,7 @@ TEST_CASE("products of integers that fit two parts are exact on bfloat16 units")
 
 TEST_CASE("a matrix that picks columns brings all 24 bits of a float32 through bfloat16 units") {
   if (!hasSplitUnits()) return;
-  const int extent = 128;
+  const int extent = 256;
   Matrix pick(extent * extent, 0.0f);
   for (int i = 0; i < extent; ++i) pick[i * extent + (i * 37 + 5) % extent] = 1.0f;
   const Matrix values = normalMatrix(extent, extent);
@@ -101,8 +101,8 @@ TEST_CASE("a matrix that picks columns brings all 24 bits of a float32 through b
 
 TEST_CASE("products on bfloat16 units are not less accurate than those in float32") {
   if (!hasSplitUnits()) return;
-  const int m = 64, n = 64;
-  for (const int k : {64, 768, 3072})
+  const int m = 40, n = 256;
+  for (const int k : {256, 768, 3072})
     for (const bool across : {false, true}) {
       const Matrix a = normalMatrix(m, k), b = normalMatrix(k, n);
       const Matrix split = product(Isa::kAmx, a, b, m, n, k, across);
@@ -124,7 +124,7 @@ TEST_CASE("products on bfloat16 units are not less accurate than those in float3
 
 TEST_CASE("what is not finite stays so on bfloat16 units, in its own row or column alone") {
   if (!hasSplitUnits()) return;
-  const int extent = 64;
+  const int extent = 256;
   for (const bool across : {false, true})
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
       Matrix a = normalMatrix(extent, extent), b = normalMatrix(extent, extent);

@@ -161,10 +161,14 @@ TEST_CASE("Optimizer state is filled by ranges, read and written") {
     backend->readState(*state, values.data());
     CHECK(values == std::vector<double>{0.5, 2, 2, 0.5, 0.5});
     const std::vector<double> written{1, 2, 3, 4, 5};
-    backend->writeState(*state, written.data());
+    backend->writeState(*state, 0, 5, written.data());
     backend->readState(*state, values.data());
     CHECK(values == written);
+    backend->writeState(*state, 3, 5, written.data());
+    backend->readState(*state, values.data());
+    CHECK(values == std::vector<double>{1, 2, 3, 1, 2});
     CHECK_THROWS_AS(backend->fill(*state, 0, 6, 1), Error);
+    CHECK_THROWS_AS(backend->writeState(*state, 1, 6, written.data()), Error);
   }
 }
 

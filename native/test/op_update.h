@@ -81,7 +81,7 @@ struct Loaded {
   std::unique_ptr<StateArray> state(const std::vector<float>& values) const {
     auto result = backend->makeState(static_cast<std::int64_t>(values.size()), 0);
     const std::vector<double> wide(values.begin(), values.end());
-    backend->writeState(*result, wide.data());
+    backend->writeState(*result, 0, result->size(), wide.data());
     return result;
   }
 

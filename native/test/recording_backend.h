@@ -60,8 +60,9 @@ class RecordingBackend : public Backend {
   void readState(const StateArray& state, double* target) override {
     inner_->readState(state, target);
   }
-  void writeState(StateArray& state, const double* source) override {
-    inner_->writeState(state, source);
+  void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const double* source) override {
+    inner_->writeState(state, begin, end, source);
   }
   void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {
     inner_->predictCovariance(p, gamma2, q, pMax);
