@@ -42,7 +42,8 @@ export interface LoKOOptions {
    * that many, `"auto"` the smallest k whose eigenvalues hold 1 − `rankEpsilon` of trace(C). Only for
    * `"softmax"` and `"categorical"`; the others propagate m rows. For `"categorical"` the direction of the innovation
    * is always among them, so that 1 is that alone: the cost of a gradient step whatever m, at little loss
-   * (docs/streams.md). Default `"auto"`.
+   * (docs/streams.md); and `"auto"` takes at most max(10, (m − 1)/8) of them, unless `rankEpsilon` is 0.
+   * Default `"auto"`.
    */
   observationRank?: "exact" | "auto" | number;
   /** Share of trace(C) that `"auto"` may leave out, in [0, 1). Default 0.02. */

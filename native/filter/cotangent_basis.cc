@@ -40,6 +40,14 @@ void addInnovationDirection(const std::vector<double>& pi, const std::vector<dou
   ++basis.rows;
 }
 
+/// Of a categorical observation. Beyond, small eigenvalues of an undecided model cost more than they tell.
+int mostRows(const RankOption& rank, int outputs) {
+  constexpr int kAlways = 10, kShare = 8;
+  const int all = outputs - 1;
+  if (rank.kind != RankOption::Kind::kAuto || rank.epsilon == 0) return all;
+  return std::min(all, std::max(kAlways, all / kShare));
+}
+
 /// One row per output.
 void chooseOutputs(int outputs, CotangentBasis& basis) {
   const std::size_t m = static_cast<std::size_t>(outputs);
@@ -138,7 +146,9 @@ void BasisChooser::chooseCategorical(const RankOption& rank, const std::vector<d
     for (const double value : spectrum_.values()) basis.scale.push_back(std::sqrt(value));
   };
   if (rank.kind != RankOption::Kind::kFixed) {
-    spectrum_.compute(pi, m - 1, rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1);
+    const int most = mostRows(rank, m);
+    spectrum_.compute(pi, most < m - 1 ? most - 1 : most,
+                      rank.kind == RankOption::Kind::kAuto ? 1 - rank.epsilon : 1);
     useSpectrum();
     if (basis.rows < m - 1) addInnovationDirection(pi, innovation, basis);
     return;

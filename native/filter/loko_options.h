@@ -47,8 +47,10 @@ enum class Gain : std::uint8_t {
 struct RankOption {
   enum class Kind : std::uint8_t { kExact, kAuto, kFixed };
   Kind kind = Kind::kAuto;
-  double epsilon = 0.02;  // kAuto: leave out at most this share of trace(C)
-  int rows = 0;           // kFixed: k, clamped to m - 1
+  double epsilon =
+      0.02;      // kAuto: leave out at most this share of trace(C); categorical: or what is
+                 // beyond max(10, (m - 1) / 8) rows, unless epsilon is 0
+  int rows = 0;  // kFixed: k, clamped to m - 1
 };
 
 /// kHead: modules that are trained whole. kBias: biases elsewhere, which have the p0 of the head.

@@ -85,6 +85,27 @@ TEST_SUITE("filter streams") {
     }
   }
 
+  TEST_CASE(
+      "an undecided model of many classes takes an eighth of the rows, the innovation among them") {
+    LokoOptions options;
+    options.observation = Observation::kCategorical;
+    BasisChooser chooser;
+    for (const auto& [m, rows] : {std::pair{5, 4}, {11, 10}, {40, 10}, {100, 12}, {1000, 124}}) {
+      CAPTURE(m);
+      const Vector pi(m, 1.0 / m);
+      Vector e(m, -1.0 / m), along;
+      e[m / 3] += 1;
+      CotangentBasis basis;
+      chooser.choose(options, pi, e, 1, basis);
+      CHECK(basis.rows == rows);
+      project(basis, e, along);
+      double inside = 0, whole = 0;
+      for (const double value : along) inside += value * value;
+      for (const double value : e) whole += value * value;
+      CHECK(inside == doctest::Approx(whole).epsilon(1e-12));
+    }
+  }
+
   TEST_CASE("automatic and fixed rank with nothing left out equal exact rank") {
     for (const Observation observation : {Observation::kSoftmax, Observation::kCategorical}) {
       LokoOptions options;
