@@ -86,7 +86,7 @@ constexpr int kSplitSums =
 constexpr int kStripFloats = kStrip * kStrip;
 
 struct SplitLayout {
-  std::size_t rows, job, packed, tailU, sums;
+  std::size_t rows, job, packed, tailU, sums, partial;
 
   SplitLayout(std::int64_t m, int n, int k, int rank) {
     const auto strips = static_cast<std::size_t>(
@@ -98,11 +98,12 @@ struct SplitLayout {
     packed = static_cast<std::size_t>(kMaxTileRows * depth);
     tailU = strips * kStrip * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     const auto columns = static_cast<std::size_t>(roundUp(n, kStrip));
-    sums = k <= kSplitBlockK
-               ? strips * kStripFloats
-               : std::min(static_cast<std::size_t>(kSplitSums), strips * kStrip * columns);
+    sums = strips * kStripFloats;
+    partial = k <= kSplitBlockK
+                  ? 0
+                  : std::min(static_cast<std::size_t>(kSplitSums), strips * kStrip * columns);
   }
-  std::size_t total() const { return rows + 2 * job + packed + tailU + sums; }
+  std::size_t total() const { return rows + 2 * job + packed + tailU + sums + partial; }
 };
 
 static_assert(kBlockRows <= kSplitRows && kAcrossRows <= kSplitRows);
