@@ -147,12 +147,12 @@ struct RowOperands {
 void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
                  int height, int k0, int depth);
 
-// Whether products with this packed matrix are split into bfloat16 parts. It depends on nothing else, so that
-// their bits do not.
+// Whether products with this packed matrix, or with parts of it that are whole strips, are split into bfloat16
+// parts. It depends on shapes other than m only, so that bits do not depend on m.
 bool isSplit(const Kernels& kernels, const PackedMatrix& matrix);
 
-// The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; bounds are multiples of
-// kStrip, or the ends of the matrix.
+// The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; n and k are multiples of
+// kStrip, and so are the bounds, but for the last row.
 void gemmSplit(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,
                std::int64_t rowEnd, int nBegin, int nEnd);
 

@@ -248,7 +248,7 @@ class SplitShare {
     out.tileStride = kStrip;
     out.rows = rows;
     out.column = n;
-    out.columns = std::min(kStrip, nEnd_ - n);
+    out.columns = kStrip;
     kernels_.epilogue(out);
   }
 

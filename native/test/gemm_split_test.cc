@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <random>
 #include <utility>
 #include <vector>
@@ -142,6 +141,58 @@ TEST_CASE("what is not finite stays so on bfloat16 units, in its own row or colu
       for (int i = 0; i < extent; ++i)
         for (int j = 0; j < extent; ++j)
           wrong += std::isfinite(c[i * extent + j]) == (i == 3 || j == 9);
+      CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  // Small integers: all sums are exact. The parts end in whole strips and in narrow and wide panels of the tail.
+  const int m = 37, n = 352, k = 256, rank = 3;
+  std::uniform_int_distribution<int> digit(-9, 9);
+  Matrix a(m * k), b(k * n), u(m * rank), v(rank * n);
+  for (Matrix* values : {&a, &b, &u, &v})
+    for (float& value : *values) value = static_cast<float>(digit(generator()));
+  PackedMatrix packed(k, n);
+  packed.pack(b.data(), n, WeightLayout::kKN);
+  const Kernels& table = kernels(Isa::kAmx);
+  for (const int columns : {64, 70, 80, 95})
+    for (const int kBegin : {0, 5, 64}) {
+      const int nBegin = 96, depth = 160;
+      PackedTail tail(rank, columns);
+      TailSite site;
+      site.source = v.data();
+      site.ld = n;
+      site.layout = WeightLayout::kKN;
+      site.rowEnd = rank;
+      site.columnEnd = columns;
+      tail.pack(&site, 1);
+      Matrix c(static_cast<std::size_t>(m * columns), NAN);
+      GemmArgs args;
+      args.m = m;
+      args.n = columns;
+      args.k = depth;
+      args.a.rows = {a.data(), k};
+      args.b.packed = &packed;
+      args.b.kBegin = kBegin;
+      args.b.nBegin = nBegin;
+      args.c = {c.data(), columns};
+      args.tailU = {u.data(), rank};
+      args.tailV = &tail;
+      const AlignedFloats scratch =
+          allocateAligned(gemmScratchBytes(table, m, columns, depth, rank) / sizeof(float));
+      gemm(table, args, scratch.get());
+      int wrong = 0;
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j < columns; ++j) {
+          double exact = 0;
+          for (int t = 0; t < depth; ++t)
+            exact += double{a[i * k + t]} * double{b[(kBegin + t) * n + nBegin + j]};
+          for (int r = 0; r < rank; ++r) exact += double{u[i * rank + r]} * double{v[r * n + j]};
+          wrong += c[i * columns + j] != exact;
+        }
+      CAPTURE(columns);
+      CAPTURE(kBegin);
       CHECK(wrong == 0);
     }
 }
