@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <utility>
 #include <vector>
@@ -195,4 +196,23 @@ TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on
       CAPTURE(kBegin);
       CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("the largest float32 is no infinity on bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  // Its first two parts alone are 2^128: the third has to be added before the first is.
+  const int extent = 256;
+  Matrix one(extent * extent, 0.0f), large(extent * extent, 0.0f);
+  one[17 * extent + 9] = 1.0f;
+  large[17 * extent + 9] = std::numeric_limits<float>::max();
+  Matrix pick(extent * extent, 0.0f);
+  pick[3 * extent + 17] = 1.0f;
+  Matrix pickLarge(extent * extent, 0.0f);
+  pickLarge[3 * extent + 17] = -std::numeric_limits<float>::max();
+  for (const bool across : {false, true}) {
+    const Matrix fromB = product(Isa::kAmx, pick, large, extent, extent, extent, across);
+    const Matrix fromA = product(Isa::kAmx, pickLarge, one, extent, extent, extent, across);
+    CHECK(fromB[3 * extent + 9] == std::numeric_limits<float>::max());
+    CHECK(fromA[3 * extent + 9] == -std::numeric_limits<float>::max());
+  }
 }
