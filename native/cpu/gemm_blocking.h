@@ -86,7 +86,7 @@ constexpr int kSplitSums =
 constexpr int kStripFloats = kStrip * kStrip;
 
 struct SplitLayout {
-  std::size_t rows, job, packed, tailU, sums;
+  std::size_t rows, job, packed, tailU, sums, partial;
 
   SplitLayout(std::int64_t m, int n, int k, int rank) {
     const auto strips = static_cast<std::size_t>(
@@ -98,11 +98,12 @@ struct SplitLayout {
     packed = static_cast<std::size_t>(kMaxTileRows * depth);
     tailU = strips * kStrip * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     const auto columns = static_cast<std::size_t>(roundUp(n, kStrip));
-    sums = k <= kSplitBlockK
-               ? strips * kStripFloats
-               : std::min(static_cast<std::size_t>(kSplitSums), strips * kStrip * columns);
+    sums = strips * kStripFloats;
+    partial = k <= kSplitBlockK
+                  ? 0
+                  : std::min(static_cast<std::size_t>(kSplitSums), strips * kStrip * columns);
   }
-  std::size_t total() const { return rows + 2 * job + packed + tailU + sums; }
+  std::size_t total() const { return rows + 2 * job + packed + tailU + sums + partial; }
 };
 
 static_assert(kBlockRows <= kSplitRows && kAcrossRows <= kSplitRows);
@@ -146,12 +147,12 @@ struct RowOperands {
 void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
                  int height, int k0, int depth);
 
-// Whether products with this packed matrix are split into bfloat16 parts. It depends on nothing else, so that
-// their bits do not.
+// Whether products with this packed matrix, or with parts of it that are whole strips, are split into bfloat16
+// parts. It depends on shapes other than m only, so that bits do not depend on m.
 bool isSplit(const Kernels& kernels, const PackedMatrix& matrix);
 
-// The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; bounds are multiples of
-// kStrip, or the ends of the matrix.
+// The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; n and k are multiples of
+// kStrip, and so are the bounds, but for the last row.
 void gemmSplit(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,
                std::int64_t rowEnd, int nBegin, int nEnd);
 

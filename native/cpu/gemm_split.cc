@@ -55,6 +55,7 @@ class SplitShare {
     packedRows_ = scratch;
     tailU_ = packedRows_ + layout.packed;
     sums_ = tailU_ + layout.tailU;
+    partial_ = sums_ + layout.sums;
   }
 
   void run(std::int64_t rowBegin, std::int64_t rowEnd, int nBegin, int nEnd) {
@@ -95,8 +96,7 @@ class SplitShare {
         const int depth = std::min(depth_, args_.k - k0);
         splitRows(k0, depth);
         for (int n = n0_; n < n1_; n += kStrip)
-          runStrip(n, k0, depth,
-                   sums_ + (single ? 0 : static_cast<std::ptrdiff_t>(n - n0_) * stripRows));
+          runStrip(n, k0, depth, partial_ + static_cast<std::ptrdiff_t>(n - n0_) * stripRows);
       }
     }
   }
@@ -106,7 +106,21 @@ class SplitShare {
     n1_ = std::min(nEnd_, n0 + columns_);
   }
 
-  void runStrip(int n, int k0, int depth, float* sums) {
+  // Sums start anew in each block of K, as in gemm.cc: the rounding errors of a chain grow faster than its
+  // length. Rows that do not exist are added along.
+  void runStrip(int n, int k0, int depth, float* partial) {
+    const bool first = k0 == 0, last = k0 + depth == args_.k;
+    float* sums = first && !last ? partial : sums_;
+    sumBlock(n, k0, depth, sums);
+    const std::int64_t floats = std::int64_t{stripsOf(rows_)} * kStripFloats;
+    if (!first && !last) kernels_.axpy(partial, 1.0f, sums, floats);
+    if (!first && last) kernels_.axpy(sums, 1.0f, partial, floats);
+    if (!last) return;
+    for (int strip = 0; strip < stripsOf(rows_); ++strip)
+      finish(n, strip, sums + std::ptrdiff_t{strip} * kStripFloats);
+  }
+
+  void sumBlock(int n, int k0, int depth, float* sums) {
     for (int k = k0; k < k0 + depth; k += jobDepth_) {
       const std::uint16_t* weights = job_.target;
       const int slabs = slabsFrom(k);
@@ -116,14 +130,11 @@ class SplitShare {
       for (int strip = 0; strip < stripsOf(rows_); ++strip) {
         const std::ptrdiff_t slab =
             std::ptrdiff_t{strip} * (depth / kSlabDepth) + (k - k0) / kSlabDepth;
-        multiply(strips_ + slab * kSlabHalfwords, weights, slabs, k == 0, pieces, strip,
+        multiply(strips_ + slab * kSlabHalfwords, weights, slabs, k == k0, pieces, strip,
                  sums + std::ptrdiff_t{strip} * kStripFloats);
       }
       finishJob();
     }
-    if (k0 + depth < args_.k) return;
-    for (int strip = 0; strip < stripsOf(rows_); ++strip)
-      finish(n, strip, sums + std::ptrdiff_t{strip} * kStripFloats);
   }
 
   void multiply(const std::uint16_t* rows, const std::uint16_t* weights, int slabs, bool first,
@@ -237,7 +248,7 @@ class SplitShare {
     out.tileStride = kStrip;
     out.rows = rows;
     out.column = n;
-    out.columns = std::min(kStrip, nEnd_ - n);
+    out.columns = kStrip;
     kernels_.epilogue(out);
   }
 
@@ -271,7 +282,8 @@ class SplitShare {
   std::uint16_t* jobs_[2];
   float* packedRows_;
   float* tailU_;
-  float* sums_;
+  float* sums_;     // of one strip of B and one block of K
+  float* partial_;  // of the blocks of K before, where there are several
   SplitJob job_{};
   int current_ = 0;
 

@@ -187,7 +187,8 @@ void finishJob(SplitJob& job) {
   if constexpr (leftHalves == 2 && rightHalves == 2) _tile_dpbf16ps(3, 5, 7)
 
 // Four independent sums hide the latency of the unit: an element's own six products lie four apart. The job
-// is spread between them in thirds: what follows a load that waits for its register waits, too.
+// is spread between them in thirds: what follows a load that waits for its register waits, too. The product of
+// the first parts comes last: of the largest float32, the first two parts alone are 2^128.
 template <bool across, int leftHalves, int rightHalves>
 void multiplyHalves(const SplitProduct& product, SplitJob& job, int pieces) {
   constexpr int kSumRow = kStrip * static_cast<int>(sizeof(float));
@@ -223,9 +224,9 @@ void multiplyHalves(const SplitProduct& product, SplitJob& job, int pieces) {
     LOKO_LOAD_LEFT(0);
     LOKO_MULTIPLY();
     doThird(2);
-    LOKO_LOAD_RIGHT(0);
-    LOKO_MULTIPLY();
     LOKO_LOAD_RIGHT(2);
+    LOKO_MULTIPLY();
+    LOKO_LOAD_RIGHT(0);
     LOKO_MULTIPLY();
     doThird(3);
     left += kSlabHalfwords;

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "cpu/gemm.h"
@@ -102,9 +103,14 @@ TEST_CASE("a matrix that picks columns brings all 24 bits of a float32 through b
 TEST_CASE("products on bfloat16 units are not less accurate than those in float32") {
   if (!hasSplitUnits()) return;
   const int m = 40, n = 256;
-  for (const int k : {256, 768, 3072})
+  // Products of one sign are the hard case of a long sum: all roundings are those of a large number.
+  for (const auto& [k, positive] :
+       {std::pair(256, false), {768, false}, {3072, false}, {768, true}, {3072, true}})
     for (const bool across : {false, true}) {
-      const Matrix a = normalMatrix(m, k), b = normalMatrix(k, n);
+      Matrix a = normalMatrix(m, k), b = normalMatrix(k, n);
+      for (Matrix* values : {&a, &b})
+        for (float& value : *values)
+          if (positive) value = std::abs(value);
       const Matrix split = product(Isa::kAmx, a, b, m, n, k, across);
       const Matrix plain = product(Isa::kAvx512, a, b, m, n, k, across);
       double splitError = 0, plainError = 0;
@@ -116,6 +122,7 @@ TEST_CASE("products on bfloat16 units are not less accurate than those in float3
           plainError += std::pow(plain[i * n + j] - exact, 2);
         }
       CAPTURE(k);
+      CAPTURE(positive);
       CAPTURE(std::sqrt(splitError / (m * n)));
       CAPTURE(std::sqrt(plainError / (m * n)));
       CHECK(splitError <= plainError);
@@ -137,4 +144,75 @@ TEST_CASE("what is not finite stays so on bfloat16 units, in its own row or colu
           wrong += std::isfinite(c[i * extent + j]) == (i == 3 || j == 9);
       CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  // Small integers: all sums are exact. The parts end in whole strips and in narrow and wide panels of the tail.
+  const int m = 37, n = 352, k = 256, rank = 3;
+  std::uniform_int_distribution<int> digit(-9, 9);
+  Matrix a(m * k), b(k * n), u(m * rank), v(rank * n);
+  for (Matrix* values : {&a, &b, &u, &v})
+    for (float& value : *values) value = static_cast<float>(digit(generator()));
+  PackedMatrix packed(k, n);
+  packed.pack(b.data(), n, WeightLayout::kKN);
+  const Kernels& table = kernels(Isa::kAmx);
+  for (const int columns : {64, 70, 80, 95})
+    for (const int kBegin : {0, 5, 64}) {
+      const int nBegin = 96, depth = 160;
+      PackedTail tail(rank, columns);
+      TailSite site;
+      site.source = v.data();
+      site.ld = n;
+      site.layout = WeightLayout::kKN;
+      site.rowEnd = rank;
+      site.columnEnd = columns;
+      tail.pack(&site, 1);
+      Matrix c(static_cast<std::size_t>(m * columns), NAN);
+      GemmArgs args;
+      args.m = m;
+      args.n = columns;
+      args.k = depth;
+      args.a.rows = {a.data(), k};
+      args.b.packed = &packed;
+      args.b.kBegin = kBegin;
+      args.b.nBegin = nBegin;
+      args.c = {c.data(), columns};
+      args.tailU = {u.data(), rank};
+      args.tailV = &tail;
+      const AlignedFloats scratch =
+          allocateAligned(gemmScratchBytes(table, m, columns, depth, rank) / sizeof(float));
+      gemm(table, args, scratch.get());
+      int wrong = 0;
+      for (int i = 0; i < m; ++i)
+        for (int j = 0; j < columns; ++j) {
+          double exact = 0;
+          for (int t = 0; t < depth; ++t)
+            exact += double{a[i * k + t]} * double{b[(kBegin + t) * n + nBegin + j]};
+          for (int r = 0; r < rank; ++r) exact += double{u[i * rank + r]} * double{v[r * n + j]};
+          wrong += c[i * columns + j] != exact;
+        }
+      CAPTURE(columns);
+      CAPTURE(kBegin);
+      CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("the largest float32 is no infinity on bfloat16 units") {
+  if (!hasSplitUnits()) return;
+  // Its first two parts alone are 2^128: the third has to be added before the first is.
+  const int extent = 256;
+  Matrix one(extent * extent, 0.0f), large(extent * extent, 0.0f);
+  one[17 * extent + 9] = 1.0f;
+  large[17 * extent + 9] = std::numeric_limits<float>::max();
+  Matrix pick(extent * extent, 0.0f);
+  pick[3 * extent + 17] = 1.0f;
+  Matrix pickLarge(extent * extent, 0.0f);
+  pickLarge[3 * extent + 17] = -std::numeric_limits<float>::max();
+  for (const bool across : {false, true}) {
+    const Matrix fromB = product(Isa::kAmx, pick, large, extent, extent, extent, across);
+    const Matrix fromA = product(Isa::kAmx, pickLarge, one, extent, extent, extent, across);
+    CHECK(fromB[3 * extent + 9] == std::numeric_limits<float>::max());
+    CHECK(fromA[3 * extent + 9] == -std::numeric_limits<float>::max());
+  }
 }
