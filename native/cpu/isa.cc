@@ -15,7 +15,9 @@ namespace loko::cpu {
 
 namespace {
 
-// Linux gives a process the tile registers on request: the state of every thread grows by 8 KB.
+// Linux gives a process the tile registers on request, for good, and refuses where a thread has an alternate
+// signal stack that could not hold them. From then on it refuses such stacks: 8 KB, once SIGSTKSZ, are too few.
+// A thread's own state grows by 8 KB when it first uses a tile.
 bool mayUseTiles() {
 #if defined(__linux__) && defined(__x86_64__)
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
