@@ -165,7 +165,8 @@ void Context::needGemm(std::int64_t m, int n, int k, int rank) {
 
 void Context::needTransposedGemm(std::int64_t m, int n, int k, int rank) {
   needGemm(m, n, k, rank);
-  if (m >= kTransposeRows) grow(transposed_, transposedFloats_, PackedMatrix::floatCount(k, n));
+  if (m >= kTransposeRows && !isSplit(kernels, k, n))
+    grow(transposed_, transposedFloats_, PackedMatrix::floatCount(k, n));
 }
 
 PackedMatrix Context::transposed(const PackedMatrix& matrix) {

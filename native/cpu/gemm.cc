@@ -247,8 +247,8 @@ bool readsAcross(const GemmArgs& args) {
 
 // Parts of a matrix are split where they are whole strips, as all of it is.
 bool splits(const Kernels& kernels, const GemmArgs& args) {
-  return args.b.packed != nullptr && isSplit(kernels, *args.b.packed) && args.k > 0 &&
-         args.k % kSlabDepth == 0 && args.n % kStrip == 0;
+  return args.b.packed != nullptr && isSplit(kernels, args.b.packed->k(), args.b.packed->n()) &&
+         args.k > 0 && args.k % kSlabDepth == 0 && args.n % kStrip == 0;
 }
 
 // What threads share out: row tiles, or panels of rows.

@@ -224,6 +224,10 @@ struct GemmArgs {
   Epilogue epilogue;
 };
 
+// Whether products with a packed matrix [K, N] or [N, K], or with parts of it that are whole strips, are split
+// into bfloat16 parts (gemm_split.cc). It depends on shapes other than m only, so that bits do not depend on m.
+bool isSplit(const Kernels& kernels, int k, int n);
+
 // Whether a product with the transpose of this matrix gives the same bits as one with the transposed
 // matrix: not where a last panel of 16 columns or fewer makes a block of K of its own, and not where both
 // are split, which the transpose does not make faster.

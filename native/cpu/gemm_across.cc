@@ -244,7 +244,7 @@ class AcrossShare {
 }  // namespace
 
 bool transposesExactly(const Kernels& kernels, const PackedMatrix& matrix) {
-  return narrowDepth(matrix.n()) == 0 && !isSplit(kernels, matrix);
+  return narrowDepth(matrix.n()) == 0 && !isSplit(kernels, matrix.k(), matrix.n());
 }
 
 void gemmAcross(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,

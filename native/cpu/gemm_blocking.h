@@ -84,6 +84,7 @@ constexpr int kJobSlabs = 12;      // of a weight, split while the ones before a
 constexpr int kSplitSums =
     128 * 1024;  // floats of partial sums of one M x N block, when K is blocked
 constexpr int kStripFloats = kStrip * kStrip;
+constexpr int kPackedRows = 8;  // of an A that is put together: divides a strip
 
 struct SplitLayout {
   std::size_t rows, job, packed, tailU, sums, partial;
@@ -95,7 +96,7 @@ struct SplitLayout {
     constexpr std::size_t slab = kSlabHalfwords / 2;
     rows = strips * static_cast<std::size_t>(depth / kSlabDepth) * slab;
     job = kJobSlabs * slab;
-    packed = static_cast<std::size_t>(kMaxTileRows * depth);
+    packed = static_cast<std::size_t>(kPackedRows * depth);
     tailU = strips * kStrip * static_cast<std::size_t>(roundUp(rank, kPackGroup));
     const auto columns = static_cast<std::size_t>(roundUp(n, kStrip));
     sums = strips * kStripFloats;
@@ -146,10 +147,6 @@ struct RowOperands {
 // The columns [k0, k0 + depth) of the rows [row, row + height) of A, as Kernels::packRows lays them out.
 void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
                  int height, int k0, int depth);
-
-// Whether products with this packed matrix, or with parts of it that are whole strips, are split into bfloat16
-// parts. It depends on shapes other than m only, so that bits do not depend on m.
-bool isSplit(const Kernels& kernels, const PackedMatrix& matrix);
 
 // The rows [rowBegin, rowEnd) and columns [nBegin, nEnd) of a product with such a B; n and k are multiples of
 // kStrip, and so are the bounds, but for the last row.

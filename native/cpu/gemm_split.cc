@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/status.h"
 #include "cpu/gemm_blocking.h"
 
 namespace loko::cpu {
@@ -21,10 +22,9 @@ namespace loko::cpu {
 namespace {
 
 constexpr std::int64_t kSmallestSplit =
-    64 * 1024;  // weights below which few rows do not pay for splitting
+    64 * 1024;  // weights, below which few rows do not pay for it
 constexpr int kJobDepth = kJobSlabs * kSlabDepth;
 constexpr int kShortJobDepth = 2 * kSlabDepth;
-constexpr int kPackedRows = 8;  // of an A that is put together: divides a strip
 
 constexpr int stripsOf(int rows) {
   return (rows + kStrip - 1) / kStrip;
@@ -32,6 +32,18 @@ constexpr int stripsOf(int rows) {
 constexpr int halvesOf(int rows) {
   return rows > kHalfStrip ? 2 : 1;
 }
+
+// The state of the tiles of this thread.
+class Tiles {
+ public:
+  explicit Tiles(const SplitKernels& kernels) : kernels_(kernels) { kernels_.begin(); }
+  ~Tiles() { kernels_.end(); }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+ private:
+  const SplitKernels& kernels_;
+};
 
 class SplitShare {
  public:
@@ -61,7 +73,7 @@ class SplitShare {
   void run(std::int64_t rowBegin, std::int64_t rowEnd, int nBegin, int nEnd) {
     nBegin_ = nBegin;
     nEnd_ = nEnd;
-    split_.begin();
+    const Tiles tiles(split_);
     const std::int64_t blocks = (rowEnd - rowBegin + kSplitRows - 1) / kSplitRows;
     const int step = stripsOf(static_cast<int>((rowEnd - rowBegin + blocks - 1) /
                                                std::max<std::int64_t>(1, blocks))) *
@@ -72,7 +84,6 @@ class SplitShare {
       if (args_.tailV) packTailU();
       runRows();
     }
-    split_.end();
   }
 
  private:
@@ -297,13 +308,14 @@ class SplitShare {
 
 }  // namespace
 
-bool isSplit(const Kernels& kernels, const PackedMatrix& matrix) {
-  return kernels.split != nullptr && matrix.k() % kStrip == 0 && matrix.n() % kStrip == 0 &&
-         std::int64_t{matrix.k()} * matrix.n() >= kSmallestSplit;
+bool isSplit(const Kernels& kernels, int k, int n) {
+  return kernels.split != nullptr && k % kStrip == 0 && n % kStrip == 0 &&
+         std::int64_t{k} * n >= kSmallestSplit;
 }
 
 void gemmSplit(const Kernels& kernels, const GemmArgs& args, float* scratch, std::int64_t rowBegin,
                std::int64_t rowEnd, int nBegin, int nEnd) {
+  LOKO_CHECK(kernels.tileColumns == kStrip, "tiles of another width than a strip");
   if (rowBegin < rowEnd && nBegin < nEnd)
     SplitShare(kernels, args, scratch).run(rowBegin, rowEnd, nBegin, nEnd);
 }

@@ -1,5 +1,6 @@
 #include "cpu/isa.h"
 
+#include <cstdint>
 #include <cstdlib>
 
 #if defined(__linux__) && defined(__x86_64__)
@@ -15,21 +16,41 @@ namespace loko::cpu {
 
 namespace {
 
+#if defined(__linux__) && defined(__x86_64__)
+constexpr int kTileData = 18;  // XFEATURE_XTILEDATA
+
+bool hasTiles() {
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  constexpr long kGetSupported = 0x1021;  // ARCH_GET_XCOMP_SUPP
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  std::uint64_t features = 0;
+  return syscall(SYS_arch_prctl, kGetSupported, &features) == 0 && (features >> kTileData & 1) != 0;
+}
+
 // Linux gives a process the tile registers on request, for good, and refuses where a thread has an alternate
 // signal stack that could not hold them. From then on it refuses such stacks: 8 KB, once SIGSTKSZ, are too few.
 // A thread's own state grows by 8 KB when it first uses a tile.
 bool mayUseTiles() {
-#if defined(__linux__) && defined(__x86_64__)
-  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
-  constexpr long kRequestPermission = 0x1023,
-                 kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  static const bool granted =
+      hasTiles() && syscall(SYS_arch_prctl, kRequestPermission, long{kTileData}) == 0;
+  return granted;
+}
 #else
+[[maybe_unused]] bool hasTiles() {
   return false;
+}
+bool mayUseTiles() {
+  return false;
+}
 #endif
+
+// Another instruction set is named: tiles are listed where they exist, and not asked for.
+[[maybe_unused]] bool shunsTiles() {
+  const char* forced = std::getenv("LOKO_CPU_ISA");
+  return forced != nullptr && *forced != '\0' && forced != std::string(isaName(Isa::kAmx));
 }
 
 constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
@@ -45,10 +66,7 @@ bool isAvailable(Isa isa) {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (isa == Isa::kAvx512) return avx512;
-  if (isa == Isa::kAmx) {
-    static const bool tiles = mayUseTiles();
-    return avx512 && tiles;
-  }
+  if (isa == Isa::kAmx) return avx512 && (shunsTiles() ? hasTiles() : mayUseTiles());
 #endif
   return isa == Isa::kGeneric;
 }
@@ -103,7 +121,7 @@ Isa chooseIsa() {
 }
 
 const Kernels& kernels(Isa isa) {
-  if (!isAvailable(isa))
+  if (!isAvailable(isa) || (isa == Isa::kAmx && !mayUseTiles()))
     throw Error(ErrorCode::kUnsupported, std::string("This machine has no kernels for ") +
                                              isaName(isa) + "; available: " + availableNames());
 #if defined(__linux__) && defined(__x86_64__)

@@ -175,11 +175,11 @@ void finishJob(SplitJob& job) {
 
 // Tiles 0 to 3: sums [left half][right half]; 4, 5: left; 6, 7: right.
 #define LOKO_LOAD_LEFT(part)                                     \
-  _tile_loadd(4, left + (part * 2) * kTileHalfwords, kRowBytes); \
-  if constexpr (leftHalves == 2) _tile_loadd(5, left + (part * 2 + 1) * kTileHalfwords, kRowBytes)
+  _tile_loadd(4, left + ((part)*2) * kTileHalfwords, kRowBytes); \
+  if constexpr (leftHalves == 2) _tile_loadd(5, left + ((part)*2 + 1) * kTileHalfwords, kRowBytes)
 #define LOKO_LOAD_RIGHT(part)                                     \
-  _tile_loadd(6, right + (part * 2) * kTileHalfwords, kRowBytes); \
-  if constexpr (rightHalves == 2) _tile_loadd(7, right + (part * 2 + 1) * kTileHalfwords, kRowBytes)
+  _tile_loadd(6, right + ((part)*2) * kTileHalfwords, kRowBytes); \
+  if constexpr (rightHalves == 2) _tile_loadd(7, right + ((part)*2 + 1) * kTileHalfwords, kRowBytes)
 #define LOKO_MULTIPLY()                                    \
   _tile_dpbf16ps(0, 4, 6);                                 \
   if constexpr (rightHalves == 2) _tile_dpbf16ps(1, 4, 7); \

@@ -164,8 +164,10 @@ TEST_CASE("products on bfloat16 units are not less accurate than those in float3
   if (!hasSplitUnits()) return;
   const int m = 40, n = 256;
   // Products of one sign are the hard case of a long sum: all roundings are those of a large number.
-  for (const auto& [k, positive] :
-       {std::pair(256, false), {768, false}, {3072, false}, {768, true}, {3072, true}})
+  for (const auto& kind :
+       {std::pair(256, false), {768, false}, {3072, false}, {768, true}, {3072, true}}) {
+    const int k = kind.first;
+    const bool positive = kind.second;
     for (const bool across : {false, true}) {
       Matrix a = normalMatrix(m, k), b = normalMatrix(k, n);
       for (Matrix* values : {&a, &b})
@@ -187,6 +189,7 @@ TEST_CASE("products on bfloat16 units are not less accurate than those in float3
       CAPTURE(std::sqrt(plainError / (m * n)));
       CHECK(splitError <= plainError);
     }
+  }
 }
 
 TEST_CASE("what is not finite stays so on bfloat16 units, in its own row or column alone") {
