@@ -120,8 +120,8 @@ export interface LoKOOptions {
    * without process noise; `"fixed"` otherwise.
    * - `"fixed"`: the covariance only falls, but for the process noise given.
    * - `"adaptive"`: the covariance also grows while larger steps would have predicted better, and falls while
-   *   smaller ones would have, and what was learned and does harm is taken back (docs/filter.md). Two more
-   *   numbers of memory a parameter.
+   *   smaller ones would have, what was learned and does harm is taken back, and how sure the head is, is learned by itself
+   *   (docs/filter.md). Three more numbers of memory a parameter.
    */
   gain?: "fixed" | "adaptive";
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/backend.h"
 #include "core/status.h"
 #include "core/view.h"
 
@@ -21,6 +22,10 @@ inline void expectShape(const View& view, int rows, int cols, const char* operan
   LOKO_CHECK(view.rows == rows && view.cols == cols, std::string(operand) + " is " +
                                                          shapeText(view.rows, view.cols) +
                                                          ", expected " + shapeText(rows, cols));
+}
+
+inline void checkRange(const StateArray& state, std::int64_t begin, std::int64_t end) {
+  LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
 }
 
 /// Sites must lie inside the columns of h (or u) and of the linear's output.

@@ -85,7 +85,7 @@ class CpuBackend final : public Backend {
     return state;
   }
   void fill(StateArray& state, std::int64_t begin, std::int64_t end, double value) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     std::fill_n(stateOf(state).values() + begin, end - begin, static_cast<float>(value));
   }
   void readState(const StateArray& state, double* target) override {
@@ -93,7 +93,7 @@ class CpuBackend final : public Backend {
   }
   void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
                   const double* source) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     std::transform(source, source + (end - begin), stateOf(state).values() + begin,
                    [](double value) { return static_cast<float>(value); });
   }

@@ -106,10 +106,9 @@ class Share {
   }
 
   void packTailU() {
-    const float* rows[kMaxTileRows];
     forEachTile([&](int row, int height) {
-      for (int i = 0; i < height; ++i) rows[i] = args_.tailU.row(row0_ + row + i);
-      kernels_.packRows(tailU_ + row * roundUp(rank_, kPackGroup), rows, height, rank_);
+      packTileOf(kernels_, args_.tailU, tailU_ + row * roundUp(rank_, kPackGroup), row0_ + row,
+                 height, 0, rank_);
     });
   }
 
@@ -198,7 +197,9 @@ class Share {
         if (ahead) ahead += tile.prefetchLines * groups * kPackGroup;
         if (last) fetchOutput(row, height, n + s, stripWidth);
         (narrow ? kernels_.narrowTile : kernels_.tile)[height - 1](tile);
-        if (last) finish(row, height, n + s, std::min(stripWidth, left - s), stripWidth);
+        if (last)
+          operands_.finish(kernels_, args_.epilogue, tile_, stripWidth, row, height, n + s,
+                           std::min(stripWidth, left - s));
         sums += height * stripWidth;
       });
     }
@@ -209,16 +210,6 @@ class Share {
     for (int i = 0; i < height; ++i)
       for (int j = 0; j < width; j += kPackGroup)
         __builtin_prefetch(operands_.c[row + i] + column + j, 1);
-  }
-
-  void finish(int row, int height, int column, int columns, int stride) {
-    EpilogueArgs out = operands_.epilogue(args_.epilogue, row);
-    out.tile = tile_;
-    out.tileStride = stride;
-    out.rows = height;
-    out.column = column;
-    out.columns = columns;
-    kernels_.epilogue(out);
   }
 
   const Kernels& kernels_;
@@ -292,9 +283,7 @@ void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int
                  int height, int k0, int depth) {
   if (a.source) return a.source->packTile(kernels, out, row, height, k0, depth);
   if (a.transposed) return packTransposedTile(kernels, a, out, row, height, k0, depth);
-  const float* rows[kMaxTileRows];
-  for (int i = 0; i < height; ++i) rows[i] = a.rows.row(row + i) + k0;
-  kernels.packRows(out, rows, height, depth);
+  packTileOf(kernels, a.rows, out, row, height, k0, depth);
 }
 
 std::size_t gemmScratchBytes(const Kernels& kernels, std::int64_t m, int n, int k, int rank) {

@@ -211,13 +211,8 @@ class AcrossShare {
       kernels_.transposeBlock(finished_ + s * kPanelColumns, kPanelColumns, sources, columns,
                               std::min(stripWidth, rows - s), roundUp(columns, kPackGroup));
     }
-    EpilogueArgs out = operands_.epilogue(args_.epilogue, row);
-    out.tile = finished_;
-    out.tileStride = kPanelColumns;
-    out.rows = rows;
-    out.column = n + begin;
-    out.columns = columns;
-    kernels_.epilogue(out);
+    operands_.finish(kernels_, args_.epilogue, finished_, kPanelColumns, row, rows, n + begin,
+                     columns);
   }
 
   const Kernels& kernels_;

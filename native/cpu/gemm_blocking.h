@@ -128,9 +128,16 @@ struct RowOperands {
     }
   }
 
-  // The epilogue's operands from that row of the block on.
-  EpilogueArgs epilogue(const Epilogue& e, int row) {
+  // The epilogue of a finished tile [rows, columns], rows `stride` apart, at that row of the block and column of
+  // the matrix.
+  void finish(const Kernels& kernels, const Epilogue& e, const float* tile, int stride, int row,
+              int rows, int column, int columns) {
     EpilogueArgs out{};
+    out.tile = tile;
+    out.tileStride = stride;
+    out.rows = rows;
+    out.column = column;
+    out.columns = columns;
     out.bias = e.bias;
     out.c = c + row;
     out.residual = e.residual ? residual + row : nullptr;
@@ -140,11 +147,19 @@ struct RowOperands {
     out.multiplierOfRelu = e.multiplierOfRelu;
     out.multiplySum = e.multiplySum;
     out.activation = e.activation;
-    return out;
+    kernels.epilogue(out);
   }
 };
 
-// The columns [k0, k0 + depth) of the rows [row, row + height) of A, as Kernels::packRows lays them out.
+// The columns [k0, k0 + depth) of the rows [row, row + height), as Kernels::packRows lays them out.
+inline void packTileOf(const Kernels& kernels, const RowMap& map, float* out, std::int64_t row,
+                       int height, int k0, int depth) {
+  const float* rows[kMaxTileRows];
+  for (int i = 0; i < height; ++i) rows[i] = map.row(row + i) + k0;
+  kernels.packRows(out, rows, height, depth);
+}
+
+// The same of A, in any of its forms.
 void packTileOfA(const Kernels& kernels, const AOperand& a, float* out, std::int64_t row,
                  int height, int k0, int depth);
 

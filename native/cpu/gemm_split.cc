@@ -21,8 +21,8 @@ namespace loko::cpu {
 
 namespace {
 
-constexpr std::int64_t kSmallestSplit =
-    64 * 1024;  // weights, below which few rows do not pay for it
+// Weights, below which few rows do not pay for splitting.
+constexpr std::int64_t kSmallestSplit = 64 * 1024;
 constexpr int kJobDepth = kJobSlabs * kSlabDepth;
 constexpr int kShortJobDepth = 2 * kSlabDepth;
 
@@ -74,10 +74,8 @@ class SplitShare {
     nBegin_ = nBegin;
     nEnd_ = nEnd;
     const Tiles tiles(split_);
-    const std::int64_t blocks = (rowEnd - rowBegin + kSplitRows - 1) / kSplitRows;
-    const int step = stripsOf(static_cast<int>((rowEnd - rowBegin + blocks - 1) /
-                                               std::max<std::int64_t>(1, blocks))) *
-                     kStrip;
+    const std::int64_t rows = rowEnd - rowBegin, blocks = (rows + kSplitRows - 1) / kSplitRows;
+    const int step = roundUp(static_cast<int>((rows + blocks - 1) / blocks), kStrip);
     for (row0_ = rowBegin; row0_ < rowEnd; row0_ += step) {
       rows_ = static_cast<int>(std::min<std::int64_t>(step, rowEnd - row0_));
       operands_.locate(args_, row0_, rows_);
@@ -236,11 +234,10 @@ class SplitShare {
   }
 
   void packTailU() {
-    const float* rows[kMaxTileRows];
     for (int strip = 0; strip < stripsOf(rows_); ++strip)
       forEachTile(strip, [&](int row, int height) {
-        for (int i = 0; i < height; ++i) rows[i] = args_.tailU.row(row0_ + row + i);
-        kernels_.packRows(tailU_ + row * roundUp(rank_, kPackGroup), rows, height, rank_);
+        packTileOf(kernels_, args_.tailU, tailU_ + row * roundUp(rank_, kPackGroup), row0_ + row,
+                   height, 0, rank_);
       });
   }
 
@@ -254,13 +251,7 @@ class SplitShare {
       sums = finished_;
     }
     if (args_.tailV || args_.epilogue.alpha != 1.0f) addTail(n, strip, sums);
-    EpilogueArgs out = operands_.epilogue(args_.epilogue, row);
-    out.tile = sums;
-    out.tileStride = kStrip;
-    out.rows = rows;
-    out.column = n;
-    out.columns = kStrip;
-    kernels_.epilogue(out);
+    operands_.finish(kernels_, args_.epilogue, sums, kStrip, row, rows, n, kStrip);
   }
 
   // A product of depth 0: alpha and the tail alone, in place.

@@ -47,10 +47,16 @@ bool mayUseTiles() {
 }
 #endif
 
+// The instruction set that LOKO_CPU_ISA names, or nothing.
+std::string forcedName() {
+  const char* forced = std::getenv("LOKO_CPU_ISA");
+  return forced == nullptr ? "" : forced;
+}
+
 // Another instruction set is named: tiles are listed where they exist, and not asked for.
 [[maybe_unused]] bool shunsTiles() {
-  const char* forced = std::getenv("LOKO_CPU_ISA");
-  return forced != nullptr && *forced != '\0' && forced != std::string(isaName(Isa::kAmx));
+  const std::string forced = forcedName();
+  return !forced.empty() && forced != isaName(Isa::kAmx);
 }
 
 constexpr Isa kAllIsas[] = {Isa::kGeneric, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
@@ -111,10 +117,10 @@ std::vector<Isa> availableIsas() {
 }
 
 Isa chooseIsa() {
-  const char* forced = std::getenv("LOKO_CPU_ISA");
-  if (forced == nullptr || *forced == '\0') return availableIsas().back();
+  const std::string forced = forcedName();
+  if (forced.empty()) return availableIsas().back();
   for (const Isa isa : kAllIsas)
-    if (forced == std::string(isaName(isa)) && isAvailable(isa)) return isa;
+    if (forced == isaName(isa) && isAvailable(isa)) return isa;
   throw Error(ErrorCode::kOption,
               "LOKO_CPU_ISA must be one of the instruction sets available here (" +
                   availableNames() + "), got \"" + forced + "\". Unset it to use the widest one.");

@@ -52,9 +52,9 @@ void endTiles() {
 
 using Lanes = std::uint32_t __attribute__((vector_size(64)));
 
+// In the upper half of each lane; of the last, the lower half is zero but for denormals.
 struct Parts {
-  __m512i part
-      [3];  // in the upper half of each lane; of the last, the lower half is zero but for denormals
+  __m512i part[3];
 };
 
 // The first part is cut off, the second is rounded, the last is what is left: at most 8 bits of either sign, so
@@ -168,7 +168,6 @@ LOKO_INLINE void doPiece(SplitJob& job) {
 template <bool across>
 void finishJob(SplitJob& job) {
   while (job.next < job.end) doPiece<across>(job);
-  fence();
 }
 
 // ---- multiplying

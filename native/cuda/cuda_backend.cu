@@ -132,7 +132,7 @@ class CudaBackend final : public Backend {
     });
   }
   void fill(StateArray& state, std::int64_t begin, std::int64_t end, double value) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     guard([&] {
       fillValues(stateOf(state).values() + begin, end - begin, static_cast<float>(value));
     });
@@ -147,7 +147,7 @@ class CudaBackend final : public Backend {
   }
   void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
                   const double* source) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     guard([&] {
       std::vector<float> values(static_cast<std::size_t>(end - begin));
       std::transform(source, source + (end - begin), values.begin(),

@@ -47,9 +47,9 @@ enum class Gain : std::uint8_t {
 struct RankOption {
   enum class Kind : std::uint8_t { kExact, kAuto, kFixed };
   Kind kind = Kind::kAuto;
-  double epsilon =
-      0.02;      // kAuto: leave out at most this share of trace(C); categorical: or what is
-                 // beyond max(10, (m - 1) / 8) rows, unless epsilon is 0
+  // kAuto: leave out at most this share of trace(C); categorical: or what is beyond max(10, (m - 1) / 8)
+  // rows, unless epsilon is 0.
+  double epsilon = 0.02;
   int rows = 0;  // kFixed: k, clamped to m - 1
 };
 

@@ -100,7 +100,7 @@ class RefBackend final : public Backend {
   }
 
   void fill(StateArray& state, std::int64_t begin, std::int64_t end, double value) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     std::fill(valuesOf(state).begin() + begin, valuesOf(state).begin() + end, value);
   }
 
@@ -111,7 +111,7 @@ class RefBackend final : public Backend {
 
   void writeState(StateArray& state, std::int64_t begin, std::int64_t end,
                   const double* source) override {
-    LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
+    checkRange(state, begin, end);
     std::copy(source, source + (end - begin), valuesOf(state).begin() + begin);
   }
 

@@ -15,10 +15,12 @@
 
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
+#include "gemm_testing.h"
 
 namespace {
 
 using namespace loko::cpu;
+using namespace loko::test;
 
 bool hasSplitUnits() {
   const std::vector<Isa> isas = availableIsas();
@@ -27,18 +29,23 @@ bool hasSplitUnits() {
   return false;
 }
 
-std::mt19937& generator() {
-  static std::mt19937 engine(7);
-  return engine;
-}
-
 using Matrix = std::vector<float>;
+
+// What the arguments say, into a C of their own.
+Matrix result(Isa isa, GemmArgs args) {
+  Matrix c(static_cast<std::size_t>(args.m * args.n), NAN);
+  args.c = {c.data(), args.n};
+  const int rank = args.tailV ? args.tailV->rank() : 0;
+  const AlignedFloats scratch =
+      allocateAligned(gemmScratchBytes(kernels(isa), args.m, args.n, args.k, rank) / sizeof(float));
+  gemm(kernels(isa), args, scratch.get());
+  return c;
+}
 
 // C = A [m, k] * B [k, n], with B packed as it is or, `across`, as its transpose.
 Matrix product(Isa isa, const Matrix& a, const Matrix& b, int m, int n, int k, bool across) {
   PackedMatrix packed = across ? PackedMatrix(n, k) : PackedMatrix(k, n);
   packed.pack(b.data(), n, across ? WeightLayout::kNK : WeightLayout::kKN);
-  Matrix c(static_cast<std::size_t>(m * n), NAN);
   GemmArgs args;
   args.m = m;
   args.n = n;
@@ -46,11 +53,7 @@ Matrix product(Isa isa, const Matrix& a, const Matrix& b, int m, int n, int k, b
   args.a.rows = {a.data(), k};
   args.b.packed = &packed;
   args.b.transposed = across;
-  args.c = {c.data(), n};
-  const AlignedFloats scratch =
-      allocateAligned(gemmScratchBytes(kernels(isa), m, n, k, 0) / sizeof(float));
-  gemm(kernels(isa), args, scratch.get());
-  return c;
+  return result(isa, args);
 }
 
 Matrix normalMatrix(int rows, int columns) {
@@ -219,7 +222,6 @@ TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on
     for (float& value : *values) value = static_cast<float>(digit(generator()));
   PackedMatrix packed(k, n);
   packed.pack(b.data(), n, WeightLayout::kKN);
-  const Kernels& table = kernels(Isa::kAmx);
   for (const int columns : {64, 70, 80, 95})
     for (const int kBegin : {0, 5, 64}) {
       const int nBegin = 96, depth = 160;
@@ -231,7 +233,6 @@ TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on
       site.rowEnd = rank;
       site.columnEnd = columns;
       tail.pack(&site, 1);
-      Matrix c(static_cast<std::size_t>(m * columns), NAN);
       GemmArgs args;
       args.m = m;
       args.n = columns;
@@ -240,12 +241,9 @@ TEST_CASE("a part of a weight and its low-rank tail give what the whole gives on
       args.b.packed = &packed;
       args.b.kBegin = kBegin;
       args.b.nBegin = nBegin;
-      args.c = {c.data(), columns};
       args.tailU = {u.data(), rank};
       args.tailV = &tail;
-      const AlignedFloats scratch =
-          allocateAligned(gemmScratchBytes(table, m, columns, depth, rank) / sizeof(float));
-      gemm(table, args, scratch.get());
+      const Matrix c = result(Isa::kAmx, args);
       int wrong = 0;
       for (int i = 0; i < m; ++i)
         for (int j = 0; j < columns; ++j) {
