@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -68,6 +69,12 @@ struct KalmanUpdate {
   double floor = 0;  // p_min > 0
 
   int width() const { return factorRows + rows; }
+};
+
+/// Of a range of a state array: x <- min(most, factor * x + added).
+struct Transition {
+  double factor = 1, added = 0;
+  double most = std::numeric_limits<double>::infinity();
 };
 
 struct KalmanUpdateResult {
@@ -147,8 +154,9 @@ class Backend {
                           const double* source) = 0;
 
   // ---- updates, on theta and rows of the Jacobian space
-  /// p <- min(pMax, gamma2 * p + q).
-  virtual void predictCovariance(StateArray& p, double gamma2, double q, double pMax) = 0;
+  /// x <- min(most, factor * x + added), x = state[begin, end).
+  virtual void transition(StateArray& state, std::int64_t begin, std::int64_t end,
+                          const Transition& transition) = 0;
   virtual KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) = 0;
   /// Jacobian row 0 is the gradient. `state` holds as many arrays as stateArrays(rule) says.
   virtual void gradientUpdate(const GradientUpdate& update,

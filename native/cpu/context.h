@@ -163,7 +163,7 @@ LOKO_OPERATIONS(LOKO_RUN)
 void prepareGram(int rows, Context& context);
 void prepareKalmanUpdate(int rows, Context& context);
 
-void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context);
+void transition(float* values, std::int64_t n, const Transition& by, Context& context);
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context);
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context);

@@ -98,8 +98,10 @@ class CpuBackend final : public Backend {
                    [](double value) { return static_cast<float>(value); });
   }
 
-  void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {
-    cpu::predictCovariance(stateOf(p), gamma2, q, pMax, context_);
+  void transition(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const Transition& by) override {
+    checkRange(state, begin, end);
+    cpu::transition(stateOf(state).values() + begin, end - begin, by, context_);
   }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return cpu::kalmanUpdate(update, stateOf(p), context_);

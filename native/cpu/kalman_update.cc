@@ -274,13 +274,12 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   return result;
 }
 
-void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context) {
-  const auto factor = static_cast<float>(gamma2), noise = static_cast<float>(q);
-  const auto most = static_cast<float>(pMax);
-  context.forEachRange(p.size(), 30, [&](std::int64_t begin, std::int64_t end, int) {
-    float* values = p.values();
+void transition(float* values, std::int64_t n, const Transition& by, Context& context) {
+  const auto factor = static_cast<float>(by.factor), added = static_cast<float>(by.added);
+  const auto most = static_cast<float>(by.most);
+  context.forEachRange(n, 30, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const float next = factor * values[i] + noise;
+      const float next = factor * values[i] + added;
       values[i] = next > most ? most : next;
     }
   });

@@ -158,7 +158,7 @@ LOKO_OPERATIONS(LOKO_RUN)
 /// Doubles that the Gram matrix of so many rows, or of fewer, adds up from.
 std::int64_t gramPartialCount(int rows);
 
-void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context);
+void transition(float* values, std::int64_t n, const Transition& by, Context& context);
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context);
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context);

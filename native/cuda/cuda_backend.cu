@@ -156,8 +156,10 @@ class CudaBackend final : public Backend {
     });
   }
 
-  void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {
-    guard([&] { cuda::predictCovariance(stateOf(p), gamma2, q, pMax, context_); });
+  void transition(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const Transition& by) override {
+    checkRange(state, begin, end);
+    guard([&] { cuda::transition(stateOf(state).values() + begin, end - begin, by, context_); });
   }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return guard([&] { return cuda::kalmanUpdate(update, stateOf(p), context_); });

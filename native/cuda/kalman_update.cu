@@ -243,11 +243,12 @@ __global__ void gatherKernel(const Statistics* partials, int count, Statistics* 
   reduceStatistics(mine, shared, target);
 }
 
-__global__ void predictKernel(float* p, std::int64_t n, float factor, float noise, float most) {
+__global__ void transitionKernel(float* values, std::int64_t n, float factor, float added,
+                                 float most) {
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
-    const float next = factor * p[i] + noise;
-    p[i] = next > most ? most : next;
+    const float next = factor * values[i] + added;
+    values[i] = next > most ? most : next;
   }
 }
 
@@ -349,12 +350,12 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   return result;
 }
 
-void predictCovariance(State& p, double gamma2, double q, double pMax, Context& context) {
-  if (p.size() == 0) return;
-  launch({"predict covariance", dim3(blocksFor(p.size(), kThreads, kMaxBlocks)), dim3(kThreads),
+void transition(float* values, std::int64_t n, const Transition& by, Context& context) {
+  if (n == 0) return;
+  launch({"state transition", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
           context.stream()},
-         predictKernel, p.values(), p.size(), static_cast<float>(gamma2), static_cast<float>(q),
-         static_cast<float>(pMax));
+         transitionKernel, values, n, static_cast<float>(by.factor), static_cast<float>(by.added),
+         static_cast<float>(by.most));
 }
 
 }  // namespace loko::cuda

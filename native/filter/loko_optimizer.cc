@@ -15,11 +15,6 @@ namespace {
 // Beyond this a float32 backend would overflow soon; no sane step comes near.
 constexpr double kLargest = 1e30;
 
-// Of the factor by which the pretrained head is wrong about how sure it is; no option:
-// docs/decisions/head-scale.md has what other values cost on the streams.
-constexpr double kHeadVariance = 0.1;
-constexpr double kHeadMemory = 0.99;  // of what was learned of it, per step
-
 /// Beyond the range of float32 an infinity, which the guards of a step know; a plain cast is
 /// undefined there.
 double saturated(double value) {
@@ -48,6 +43,20 @@ double defaultTrustRegion(const LokoOptions& options) {
   return options.observation == Observation::kCategorical ? 2 : 1;
 }
 
+/// The ranges that are not the head, neighbours joined.
+std::vector<ParameterRange> belowHead(const std::vector<ParameterRange>& ranges) {
+  std::vector<ParameterRange> below;
+  for (const ParameterRange& range : ranges) {
+    if (range.group == ParameterGroup::kHead) continue;
+    if (!below.empty() && below.back().end == range.begin) {
+      below.back().end = range.end;
+    } else {
+      below.push_back(range);
+    }
+  }
+  return below;
+}
+
 double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
   switch (group) {
     case ParameterGroup::kLoraA:
@@ -65,7 +74,7 @@ double initialVariance(const InitialCovariance& p0, ParameterGroup group) {
 
 LokoOptimizer::LokoOptimizer(Backend& backend, std::int64_t parameters, int outputs,
                              const LokoOptions& options, const std::vector<ParameterRange>& ranges)
-    : options_(options), ranges_(ranges) {
+    : options_(options), ranges_(ranges), belowHead_(belowHead(ranges)) {
   validate(options_, outputs, parameters, ranges);
   const bool categorical = options_.observation == Observation::kCategorical;
   noiseMode_ = categorical ? NoiseMode::kModel : options_.noise.value_or(NoiseMode::kEma);
@@ -117,20 +126,21 @@ void LokoOptimizer::start(Backend& backend, double smallest, double largest) {
 void LokoOptimizer::startHead(Backend& backend, double p) {
   if (options_.gain != Gain::kAdaptive || !(p > 0)) return;
   const std::int64_t row = state_.p->size() * (lowRank_.factorRows() - 1);
+  bool trained = false;
   for (const ParameterRange& range : ranges_) {
     if (range.group != ParameterGroup::kHead) continue;
-    state_.headVariance = kHeadVariance;
+    trained = true;
     std::vector<float> head(static_cast<std::size_t>(range.end - range.begin));
     backend.read(Space::kTheta, range.begin, head.data(), range.end - range.begin);
     std::vector<double> scaled(head.begin(), head.end());
     for (double& value : scaled) value /= p;
     if (!std::all_of(scaled.begin(), scaled.end(),
                      [](double value) { return std::fabs(value) <= kLargest; })) {
-      state_.headVariance = 0;
       return;
     }
     backend.writeState(*state_.factor, row + range.begin, row + range.end, scaled.data());
   }
+  if (trained) state_.head.start();
 }
 
 bool LokoOptimizer::hasProcessNoise() const {
@@ -252,7 +262,7 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   if (options_.gain == Gain::kAdaptive) {
     state_.gain.visitState(visitor);
     state_.scale.visitState(visitor);
-    visitor.number("head_variance", state_.headVariance);
+    state_.head.visitState(visitor);
   }
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
   visitor.array("p", *state_.p);
@@ -271,7 +281,7 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   result.rows = basis_.rowsPerSample();
   objective.jacobian(basis_.vectors, basis_.rowsPerSample(), gramRequest());
   if (!allFinite(gram_)) return SkipReason::kNonFiniteJacobian;
-  if (!lowRank_.reduce(basis_.rows, state_.headVariance, gram_, directions_)) {
+  if (!lowRank_.reduce(basis_.rows, state_.head.variance(), gram_, directions_)) {
     return SkipReason::kFactorisationFailed;
   }
   const std::size_t k = static_cast<std::size_t>(basis_.rows);
@@ -310,6 +320,7 @@ SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, St
   apply(objective.backend(), result);
   if (noiseMode_ == NoiseMode::kResidual) updateNoiseFromResidual(objective, targets);
   predictNext(objective.backend());
+  followHead(objective.backend());
   return SkipReason::kNone;
 }
 
@@ -327,8 +338,25 @@ void LokoOptimizer::predictNext(Backend& backend) {
   const double factor = options_.gamma * options_.gamma * growth_, added = processNoise();
   if (factor == 1 && added == 0) return;
   const double cap = largestAllowed();
-  backend.predictCovariance(*state_.p, factor, saturated(added), saturated(cap));
+  backend.transition(*state_.p, 0, state_.p->size(), {factor, saturated(added), saturated(cap)});
   state_.largest = asStored(std::min(cap, factor * state_.largest + added));
+}
+
+/// Sigma <- D Sigma D, D = sqrt(growth) below the head and 1 in it. s, theta - theta0 and h stay what they are: of
+/// their rows, which are over p, h has no entry there.
+void LokoOptimizer::followHead(Backend& backend) {
+  const double growth = state_.head.growthBelow(largestAllowed() / state_.largest);
+  if (growth == 1) return;
+  const int rows = lowRank_.factorRows(), rank = rows - 3;
+  for (const ParameterRange& range : belowHead_) {
+    backend.transition(*state_.p, range.begin, range.end, {growth});
+    for (int row = 0; row < rows - 1; ++row) {
+      const std::int64_t offset = row * state_.p->size();
+      backend.transition(*state_.factor, offset + range.begin, offset + range.end,
+                         {1 / (row < rank ? std::sqrt(growth) : growth)});
+    }
+  }
+  state_.largest = asStored(state_.largest * std::max(1.0, growth));
 }
 
 SkipReason LokoOptimizer::solveSafely(StepResult& result) {
@@ -448,8 +476,9 @@ void LokoOptimizer::apply(Backend& backend, StepResult& result) {
   const KalmanUpdateResult done = backend.kalmanUpdate(update_, *state_.p);
   state_.gain = nextGain_;
   state_.scale = nextScale_;
+  // Not at the step that chose p0, where the head has just got its direction.
   if (lowRank_.headVariance() > 0) {
-    state_.headVariance = std::min(kHeadVariance, lowRank_.headVariance() / kHeadMemory);
+    state_.head.observe(lowRank_.headStep(), lowRank_.headVariance());
   }
   result.stretch = stretch_;
   if (noiseMode_ == NoiseMode::kEma) state_.noise.commit();
@@ -468,7 +497,7 @@ void LokoOptimizer::updateNoiseFromResidual(Objective& objective, const Targets&
   objective.gram(basis_.rows, gramRequest());
   objective.forward(posterior_);
   if (!allFinite(posterior_) || !allFinite(gram_)) return;
-  if (!lowRank_.reduce(basis_.rows, state_.headVariance, gram_, directions_)) return;
+  if (!lowRank_.reduce(basis_.rows, state_.head.variance(), gram_, directions_)) return;
   observe(posterior_, targets, objective.batch(), residual_);
   scaleGram(basis_, gram_, scaledGram_);
   state_.noise.propose(beta_, basis_, residual_, scaledGram_);

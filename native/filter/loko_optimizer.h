@@ -11,6 +11,7 @@
 #include "filter/adaptive_gain.h"
 #include "filter/cotangent_basis.h"
 #include "filter/deviation_scale.h"
+#include "filter/head_scale.h"
 #include "filter/innovation.h"
 #include "filter/loko_options.h"
 #include "filter/low_rank.h"
@@ -28,7 +29,7 @@ struct LokoState {
   ObservationNoise noise;              // R; unused for kModel, kFixed and categorical
   AdaptiveGain gain;                   // unused for Gain::kFixed, as is the next
   DeviationScale scale;
-  double headVariance = 0;    // v of filter/low_rank.h; 0 without a head that is trained
+  HeadScale head;
   bool started = false;       // p holds variances: at once, or after the automatic p0 was chosen
   double p0 = 0;              // largest initial variance
   double p0Smallest = 0;      // smallest initial variance
@@ -76,10 +77,11 @@ class LokoOptimizer : public Optimizer {
   bool holdInTrustRegion(StepResult& result);
   void apply(Backend& backend, StepResult& result);
   void predictNext(Backend& backend);
+  void followHead(Backend& backend);
   void updateNoiseFromResidual(Objective& objective, const Targets& targets);
 
   LokoOptions options_;
-  std::vector<ParameterRange> ranges_;
+  std::vector<ParameterRange> ranges_, belowHead_;
   NoiseMode noiseMode_;
   double beta_, r0_, trustRegion_;
   LokoState state_;

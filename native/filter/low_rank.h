@@ -50,8 +50,11 @@ class LowRank {
   /// The coefficients of the update that reduce() prepared; they stay valid until the next call. False when
   /// S has no eigenvalues.
   bool plan(const Measurement& measurement, KalmanUpdate& update);
-  /// v after the measurement that was planned.
+  /// v after the measurement that was planned, and by how much alpha moves in it.
   double headVariance() const { return headVariance_; }
+  double headStep() const {
+    return adaptive_ ? gain_[static_cast<std::size_t>(factorRows()) - 1] : 0;
+  }
 
  private:
   /// [-K^-1 X_WG x; 0; 0; v X_hG x; x] to row `target` [r + k].

@@ -115,8 +115,10 @@ class RefBackend final : public Backend {
     std::copy(source, source + (end - begin), valuesOf(state).begin() + begin);
   }
 
-  void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {
-    ref::predictCovariance(valuesOf(p), gamma2, q, pMax);
+  void transition(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const Transition& by) override {
+    checkRange(state, begin, end);
+    ref::transition(valuesOf(state), begin, end, by);
   }
 
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {

@@ -56,10 +56,12 @@ void run(const Gram& op, const Frame& frame, Memory<T>& memory) {
 }
 
 template <class T>
-void predictCovariance(std::vector<T>& p, double gamma2, double q, double pMax) {
-  for (T& value : p) {
-    const T next = T(gamma2) * value + T(q);
-    value = next > T(pMax) ? T(pMax) : next;
+void transition(std::vector<T>& values, std::int64_t begin, std::int64_t end,
+                const Transition& by) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    T& value = values[static_cast<std::size_t>(i)];
+    const T next = T(by.factor) * value + T(by.added);
+    value = next > T(by.most) ? T(by.most) : next;
   }
 }
 

@@ -83,8 +83,77 @@ TEST_SUITE("scale of the head") {
       for (int c = 0; c < m; ++c) information += seen[c] * curved[c];
       const double expected = kVariance / (1 + kVariance * information) / 0.99;
       REQUIRE(expected < kVariance);
-      CHECK(loko.state().headVariance == doctest::Approx(expected).epsilon(1e-4));
+      CHECK(loko.state().head.variance() == doctest::Approx(expected).epsilon(1e-4));
     }
+  }
+
+  TEST_CASE(
+      "below a head that is less sure, the covariance is that of parameters in larger units") {
+    const int n = 9, m = 4, head = 4, rank = 6;
+    for (const Precision precision : {Precision::kDouble, Precision::kFloat}) {
+      Random random(75);
+      // Logits of some units, and a label that has the least of them.
+      LinearObjective objective(precision, random.vector(n, 2), random.matrix(m, n));
+      const Vector prior = objective.theta(), h = headOf(prior, head), z = objective.slope * prior;
+      const int target = static_cast<int>(std::min_element(z.begin(), z.end()) - z.begin());
+      LokoOptimizer loko = makeWithHead(objective, adaptive(0.05, rank), head);
+      REQUIRE(loko.step(objective, label(target)).skipped == SkipReason::kNone);
+
+      const Vector moved = objective.theta();
+      const Vector mode = denseMode(objective.slope, prior,
+                                    0.05 * Matrix::identity(n) + kVariance * outer(h, h), target);
+      Vector left = objective.slope * mode, pi(m);
+      softmax(left.data(), m, pi.data());
+      for (int c = 0; c < m; ++c) left[c] = (c == target) - pi[c];
+      const Vector slope = transpose(objective.slope) * left;
+      double alpha = 0;  // the share of h in Sigma G^T a, a = y - pi at the mode
+      for (int i = 0; i < n; ++i) alpha += kVariance * h[i] * slope[i];
+      REQUIRE(alpha < -0.05);
+      REQUIRE(alpha > -0.7);
+
+      Matrix units = Matrix::identity(n);
+      for (int i = 0; i < head; ++i) units(i, i) = 1 / (1 + alpha);
+      const Matrix precisionAfter =
+          20 * Matrix::identity(n) +
+          transpose(objective.slope) * curvature(objective.slope * mode) * objective.slope;
+      const Matrix expected = units * inverse(precisionAfter) * units;
+      const Vector p = covarianceOf(objective, loko), factor = factorValuesOf(objective, loko);
+      Matrix kept(n, n);
+      for (int i = 0; i < n; ++i) kept(i, i) = 1 / p[i];
+      for (int row = 0; row < rank; ++row) {
+        const Vector w(factor.begin() + row * n, factor.begin() + (row + 1) * n);
+        kept = kept + outer(w, w);
+      }
+      // As for the mode, which the covariance follows: the first test.
+      CHECK(relativeError(inverse(kept).values, expected.values) < 2e-3);
+
+      // What was moved is what it was, in whatever units.
+      Vector away(n), row(n);
+      for (int i = 0; i < n; ++i) {
+        away[i] = moved[i] - prior[i] - alpha * h[i];
+        row[i] = p[i] * factor[(rank + 1) * n + i];
+      }
+      CHECK(relativeError(row, away) < 2e-3);
+    }
+  }
+
+  TEST_CASE("the variance below follows the scale in steps, between 0.3 and its inverse") {
+    HeadScale head;
+    CHECK(head.growthBelow(100) == 1);
+    head.start();
+    head.observe(-0.04, kVariance);
+    CHECK(head.growthBelow(100) == 1);
+    head.observe(-0.04, kVariance);
+    CHECK(head.growthBelow(100) == doctest::Approx(1 / (0.92 * 0.92)).epsilon(1e-12));
+    CHECK(head.growthBelow(100) == 1);
+    head.observe(-0.32, kVariance);  // 0.6
+    CHECK(head.growthBelow(2) == doctest::Approx(2).epsilon(1e-12));
+    CHECK(head.growthBelow(100) == doctest::Approx(0.92 * 0.92 / 0.36 / 2).epsilon(1e-12));
+    head.observe(-5, kVariance);
+    CHECK(head.growthBelow(100) == doctest::Approx(4).epsilon(1e-12));
+    CHECK(head.growthBelow(100) == 1);
+    head.observe(50, kVariance);
+    CHECK(head.growthBelow(100) == doctest::Approx(0.3 * 0.3 * 0.3 * 0.3).epsilon(1e-12));
   }
 
   TEST_CASE("the direction stays the head that the filter began with, whatever p and the gain do") {
@@ -105,8 +174,8 @@ TEST_SUITE("scale of the head") {
     for (int i = 0; i < n; ++i) kept[i] = p[i] * factor[(rank + 2) * n + i];
     // theta leaves a backend as float32: half a unit in its last place.
     CHECK(relativeError(kept, h) < 6e-8);
-    CHECK(loko.state().headVariance > 0);
-    CHECK(loko.state().headVariance <= kVariance);
+    CHECK(loko.state().head.variance() > 0);
+    CHECK(loko.state().head.variance() <= kVariance);
   }
 
   TEST_CASE("a head whose p0 is 0 is not scaled either") {

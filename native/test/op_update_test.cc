@@ -200,22 +200,31 @@ TEST_CASE("kalmanUpdate floors p at p_min and counts the entries that it caught"
   }
 }
 
-TEST_CASE("predictCovariance inflates p and caps it") {
+TEST_CASE("transition scales a range of a state, adds and caps, and leaves the rest") {
+  constexpr double kMost = 0.25;
   for (const std::int64_t n : kSizes) {
     const Problem problem(1, n);
+    const std::int64_t begin = n / 3, end = n - n / 5;  // not at the edge of a vector
     for (const Candidate& candidate : candidates()) {
       CAPTURE(candidate.name);
       std::vector<Bound> expected = problem.covariance<Bound>();
-      ref::predictCovariance(expected, 1.0625, 0.125, 0.25);
+      ref::transition(expected, begin, end, {1.0625, 0.125, kMost});
       for (int threads = 1; threads <= candidate.maxThreads; ++threads) {
         Loaded loaded(candidate, threads, problem);
-        withoutAllocation(
-            candidate, [&] { loaded.backend->predictCovariance(*loaded.p, 1.0625, 0.125, 0.25); });
+        const std::vector<double> before = loaded.covariance();
+        withoutAllocation(candidate, [&] {
+          loaded.backend->transition(*loaded.p, begin, end, {1.0625, 0.125, kMost});
+        });
         const std::vector<double> p = loaded.covariance();
         Worst worst;
         for (std::size_t i = 0; i < p.size(); ++i) {
+          const auto at = static_cast<std::int64_t>(i);
+          if (at < begin || at >= end) {
+            CHECK(p[i] == before[i]);
+            continue;
+          }
           worst.add(p[i], expected[i], candidate.unitRoundoff, false, "p", i);
-          CHECK(p[i] <= 0.25);
+          CHECK(p[i] <= kMost);
         }
         CHECK_MESSAGE(worst.ratio() <= 1, worst.message());
       }
@@ -223,13 +232,17 @@ TEST_CASE("predictCovariance inflates p and caps it") {
   }
 }
 
-TEST_CASE("predictCovariance with gamma 1 and q 0 leaves every bit of p") {
-  const Problem problem(1, 1031);
+TEST_CASE("a transition by 1 that adds nothing leaves every bit, also of negative numbers") {
+  const Problem problem(1, 1031, 2);
   for (const Candidate& candidate : candidates()) {
+    CAPTURE(candidate.name);
     Loaded loaded(candidate, 2, problem);
-    const std::vector<double> before = loaded.covariance();
-    loaded.backend->predictCovariance(*loaded.p, 1, 0, 1e30);
-    CHECK(loaded.covariance() == before);
+    loaded.backend->transition(*loaded.p, 0, loaded.p->size(), {1, 0, 1e30});
+    CHECK(loaded.covariance() == problem.covariance<double>());
+    std::vector<double> factor(problem.factor.size());
+    loaded.backend->transition(*loaded.factor, 0, loaded.factor->size(), {});
+    loaded.backend->readState(*loaded.factor, factor.data());
+    CHECK(factor == std::vector<double>(problem.factor.begin(), problem.factor.end()));
   }
 }
 

@@ -64,8 +64,9 @@ class RecordingBackend : public Backend {
                   const double* source) override {
     inner_->writeState(state, begin, end, source);
   }
-  void predictCovariance(StateArray& p, double gamma2, double q, double pMax) override {
-    inner_->predictCovariance(p, gamma2, q, pMax);
+  void transition(StateArray& state, std::int64_t begin, std::int64_t end,
+                  const Transition& by) override {
+    inner_->transition(state, begin, end, by);
   }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return inner_->kalmanUpdate(update, p);

@@ -1,0 +1,42 @@
+#include "filter/head_scale.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace loko {
+namespace {
+
+// None of these is an option: docs/decisions/head-scale.md has what other values cost on the streams.
+constexpr double kVariance =
+    0.1;  // of the factor by which the pretrained head is wrong about how sure it is
+constexpr double kMemory = 0.99;  // of what was learned of it, per step
+constexpr double kLeastScale =
+    0.3;  // that the variance below the head follows, and 1 / 0.3 the largest
+constexpr double kSmallestStep = 0.05;  // of the log of the scale, before the variance follows
+
+}  // namespace
+
+void HeadScale::start() {
+  variance_ = kVariance;
+}
+
+void HeadScale::observe(double step, double variance) {
+  variance_ = std::min(kVariance, variance / kMemory);
+  scale_ += step;
+}
+
+double HeadScale::growthBelow(double most) {
+  const double scale = std::clamp(scale_, kLeastScale, 1 / kLeastScale);
+  const double growth = std::min(most, std::pow(followed_ / scale, 2));
+  if (!(std::fabs(std::log(growth)) >= 2 * kSmallestStep)) return 1;
+  followed_ /= std::sqrt(growth);
+  return growth;
+}
+
+void HeadScale::visitState(StateVisitor& visitor) {
+  visitor.number("head_variance", variance_);
+  visitor.number("head_scale", scale_);
+  visitor.number("head_scale_followed", followed_);
+}
+
+}  // namespace loko
