@@ -4,6 +4,7 @@ import { fork } from "node:child_process";
 import { join } from "node:path";
 import type { LoKOOptions } from "loko";
 import { BASELINES, type Contender, FROZEN, loko } from "./contenders.js";
+import { reportStreams } from "./report.js";
 import type { Results } from "./results.js";
 import type { RunRecord } from "./run.js";
 import type { StreamDefinition } from "./streams.js";
@@ -56,25 +57,46 @@ function finalistsOf(plan: Plan, stream: string, results: Results): readonly str
 
 export async function runMissing(plan: Plan, results: Results): Promise<void> {
   const screening = plan.seeds.slice(0, plan.screening);
-  await runGroups(plan, screening, () => plan.baselines, results);
+  const runs = { seeds: screening, isTested: false };
+  await runGroups(plan, { ...runs, who: () => [...plan.contenders, ...plan.baselines] }, results);
+  const finalists = (stream: string) => [...plan.contenders, ...finalistsOf(plan, stream, results)];
   const others = plan.seeds.slice(plan.screening);
-  await runGroups(plan, others, (stream) => finalistsOf(plan, stream, results), results);
+  await runGroups(plan, { ...runs, seeds: others, who: finalists }, results);
+}
+
+/** Runs LoKO and the best baseline of each stream once more, tested on held-out samples while they learn. */
+export async function runTested(plan: Plan, results: Results): Promise<void> {
+  const best = new Map(
+    reportStreams(plan, results).map(({ definition, best }) => [definition.name, best?.[0]]),
+  );
+  const who = (stream: string) =>
+    ["LoKO", best.get(stream)?.contender].filter((n) => n !== undefined);
+  await runGroups(plan, { seeds: plan.seeds, isTested: true, who }, results);
+}
+
+/** Runs of some contenders on all streams. */
+interface Runs {
+  readonly seeds: readonly number[];
+  readonly isTested: boolean;
+  readonly who: (stream: string) => readonly string[];
 }
 
 async function runGroups(
   plan: Plan,
-  seeds: readonly number[],
-  baselinesOf: (stream: string) => readonly string[],
+  { seeds, isTested, who }: Runs,
   results: Results,
 ): Promise<void> {
+  const isMissing = (stream: string, seed: number, name: string) => {
+    const record = results.get(stream, seed, name, plan.length);
+    return record === undefined || (isTested && record.heldOut === undefined);
+  };
   // Seed by seed, so that an interrupted laboratory has whole seeds.
   const groups: Group[] = seeds.flatMap((seed) =>
     plan.streams.map(({ name: stream }) => ({
       stream,
       seed,
-      contenders: [...plan.contenders, ...baselinesOf(stream)].filter(
-        (name) => !results.has(stream, seed, name, plan.length),
-      ),
+      contenders: who(stream).filter((name) => isMissing(stream, seed, name)),
+      isTested,
     })),
   );
   const waiting = groups.filter(({ contenders }) => contenders.length > 0);

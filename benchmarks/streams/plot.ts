@@ -63,7 +63,8 @@ export function streamsPlot(reports: readonly StreamReport[]): string {
       Plot.text(["orange: LoKO, blue: the best baseline (named), grey: frozen"], {
         frameAnchor: "top-left",
         facetAnchor: "top-left",
-        dy: -30,
+        dx: 190, // beside the label of the y axis
+        dy: -37,
       }),
     ],
   });

@@ -5,9 +5,15 @@ import { arch, cpus } from "node:os";
 import { join } from "node:path";
 import type { Plan } from "./laboratory.js";
 import { streamsPlot } from "./plot.js";
-import { contenderTable, reportStreams, sampleRatios, streamTable } from "./report.js";
+import {
+  contenderTable,
+  heldOutRatios,
+  reportStreams,
+  sampleRatios,
+  streamTable,
+} from "./report.js";
 import type { Results } from "./results.js";
-import { estimate, lastQuarter, online, secondHalf } from "./summary.js";
+import { estimate, heldOutCurve, lastQuarter, online, secondHalf } from "./summary.js";
 
 const rounded = (value: number) => Number(value.toFixed(2));
 
@@ -19,6 +25,7 @@ export async function publish(root: string, plan: Plan, results: Results): Promi
   const sections: Readonly<Record<string, string>> = {
     streams: streamTable(reports),
     contenders: contenderTable(reports, variants),
+    "held-out": heldOutRatios(reports),
     samples: sampleRatios(reports),
   };
   const path = join(root, "docs/streams.md");
@@ -38,6 +45,7 @@ export async function publish(root: string, plan: Plan, results: Results): Promi
         online: records.map((r) => rounded(online(r))),
         secondHalf: records.map((r) => rounded(secondHalf(r))),
         lastQuarter: records.map((r) => rounded(lastQuarter(r))),
+        heldOut: heldOutCurve(records).map(rounded),
         rows: rounded(estimate(records.map(({ rows }) => rows)).mean),
       })),
     })),

@@ -11,8 +11,10 @@ import {
   collapses,
   type Estimate,
   estimate,
+  heldOutCurve,
   lastQuarter,
   online,
+  samplesOnCurve,
   samplesToReach,
   secondHalf,
 } from "./summary.js";
@@ -131,41 +133,80 @@ function fixedBaselines(reports: readonly StreamReport[]): readonly string[] {
     .map(({ name }) => name);
 }
 
-/**
- * Samples until LoKO's moving accuracy reaches that of the best baseline's last quarter, over the samples
- * the baseline needs, on streams whose task stays the same to the end and is learned at all.
- */
+/** A stream whose task stays the same to the end, and which the best baseline learns by at least two points. */
+function isLearned({ definition, groups, best }: StreamReport): boolean {
+  const frozen = groups.get("frozen");
+  if (best === undefined || frozen === undefined || definition.drifts) return false;
+  if (definition.order === "incremental") return false;
+  return estimate(best.map(lastQuarter)).mean >= estimate(frozen.map(lastQuarter)).mean + 2;
+}
+
+/** From which share of the stream on its task is the last one. */
+const lastTask = ({ order }: StreamDefinition) => (order === "permuted-half-way" ? 0.5 : 0);
+
+/** Samples that the best baseline and LoKO need to reach an accuracy. */
+interface Needed {
+  readonly stream: string;
+  readonly target: number;
+  readonly theirs: number;
+  readonly ours: number | undefined;
+}
+
+const samplesHead = ["stream", "accuracy to reach", "best baseline", "LoKO", "ratio"];
+
+function samplesTable(needed: readonly Needed[]): string {
+  const rows = needed.map(({ stream, target, theirs, ours }) => [
+    stream,
+    target.toFixed(1),
+    String(theirs),
+    ours === undefined ? "" : String(ours),
+    ours === undefined ? "not reached" : (ours / theirs).toFixed(2),
+  ]);
+  return table(samplesHead, rows);
+}
+
+/** Samples until the accuracy on held-out samples reaches that of the best baseline in the last quarter. */
+export function heldOutRatios(reports: readonly StreamReport[]): string {
+  return samplesTable(
+    reports.filter(isLearned).flatMap(({ definition, groups, best }) => {
+      const theirs = heldOutCurve(best!);
+      const ours = heldOutCurve(groups.get("LoKO") ?? []);
+      if (theirs.length === 0 || ours.length === 0) return [];
+      const target = estimate(theirs.slice(Math.ceil(0.75 * theirs.length))).mean;
+      const needed = samplesOnCurve(theirs, target, lastTask(definition));
+      if (needed === undefined) return [];
+      const own = samplesOnCurve(ours, target, lastTask(definition));
+      return [{ stream: definition.name, target, theirs: needed, ours: own }];
+    }),
+  );
+}
+
+/** Samples until the moving accuracy of the stream itself reaches that of the best baseline's last quarter. */
 export function sampleRatios(reports: readonly StreamReport[]): string {
-  const rows = reports.flatMap(({ definition, groups, best }) => {
-    const own = groups.get("LoKO");
-    const frozen = groups.get("frozen");
-    if (own === undefined || best === undefined || frozen === undefined || definition.drifts)
-      return [];
-    if (definition.order === "incremental") return [];
-    const target = estimate(best.map(lastQuarter)).mean;
-    if (target < estimate(frozen.map(lastQuarter)).mean + 2) return [];
-    const from = definition.order === "permuted-half-way" ? 0.5 : 0;
-    const start = from * own[0]!.samples;
-    const theirs = samplesToReach(best, target, from);
-    const ours = samplesToReach(own, target, from);
-    if (theirs === undefined) return [];
-    const ratio =
-      ours === undefined ? "not reached" : ((ours - start) / (theirs - start)).toFixed(2);
-    return [
-      [
-        definition.name,
-        target.toFixed(1),
-        String(theirs - start),
-        ours === undefined ? "" : String(ours - start),
-        ratio,
-      ],
-    ];
-  });
-  return table(["stream", "accuracy to reach", "best baseline", "LoKO", "ratio"], rows);
+  return samplesTable(
+    reports.filter(isLearned).flatMap(({ definition, groups, best }) => {
+      const own = groups.get("LoKO");
+      if (own === undefined) return [];
+      const target = estimate(best!.map(lastQuarter)).mean;
+      const from = lastTask(definition);
+      const start = from * own[0]!.samples;
+      const theirs = samplesToReach(best!, target, from);
+      const ours = samplesToReach(own, target, from);
+      if (theirs === undefined) return [];
+      return [
+        {
+          stream: definition.name,
+          target,
+          theirs: theirs - start,
+          ours: ours === undefined ? undefined : ours - start,
+        },
+      ];
+    }),
+  );
 }
 
 export function printReport(plan: Plan, results: Results): void {
   const reports = reportStreams(plan, results);
   console.log(`\n${streamTable(reports)}\n\n${contenderTable(reports, plan.contenders)}\n`);
-  console.log(sampleRatios(reports));
+  console.log(`${sampleRatios(reports)}\n\n${heldOutRatios(reports)}`);
 }

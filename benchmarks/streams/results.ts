@@ -1,5 +1,5 @@
 // The results file: one JSON line per run, appended as runs end, so that an interrupted laboratory goes on
-// where it stopped.
+// where it stopped. Of two lines of the same run the later one counts.
 
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -23,8 +23,8 @@ export class Results {
     }
   }
 
-  has(stream: string, seed: number, contender: string, samples: number): boolean {
-    return this.#records.has(keyOf(stream, seed, contender, samples));
+  get(stream: string, seed: number, contender: string, samples: number): RunRecord | undefined {
+    return this.#records.get(keyOf(stream, seed, contender, samples));
   }
 
   add(record: RunRecord): void {

@@ -1,12 +1,16 @@
 // One optimizer on one stream with one seed.
 
 import { join } from "node:path";
-import { Model, type OnlineSample, trainOnline } from "loko";
+import { Model, trainOnline } from "loko";
 import type { Contender } from "./contenders.js";
-import { makeStream, type StreamDefinition } from "./streams.js";
+import { HeldOut } from "./held-out.js";
+import { makeStream, type Stream, type StreamDefinition } from "./streams.js";
 
 /** Samples per entry of {@link RunRecord.hits}. */
 export const BLOCK = 25;
+
+/** Samples that the model is tested on while it learns. */
+export const HELD_OUT = 1000;
 
 /** A line of the results file. */
 export interface RunRecord {
@@ -17,23 +21,31 @@ export interface RunRecord {
   readonly samples: number;
   /** Correct predictions in each block of {@link BLOCK} samples, each made before it was learned from. */
   readonly hits: readonly number[];
+  /** Of {@link HELD_OUT} samples: correct before the first block and after each; only where it was asked for. */
+  readonly heldOut?: readonly number[];
   /** Mean number of cotangent rows of a step. */
   readonly rows: number;
   readonly skipped: number;
   readonly milliseconds: number;
 }
 
-const streams = new Map<string, Promise<readonly OnlineSample[]>>();
+const streams = new Map<string, Promise<Stream>>();
 
-function streamOf(assets: string, definition: StreamDefinition, seed: number, length: number) {
-  const key = `${definition.name} ${seed} ${length}`;
-  let samples = streams.get(key);
-  if (samples === undefined) {
+function streamOf(
+  assets: string,
+  definition: StreamDefinition,
+  seed: number,
+  length: number,
+  heldOut: number,
+) {
+  const key = `${definition.name} ${seed} ${length} ${heldOut}`;
+  let stream = streams.get(key);
+  if (stream === undefined) {
     streams.clear(); // the tasks of a stream and seed follow each other; only one is kept
-    samples = makeStream(assets, definition, seed, length);
-    streams.set(key, samples);
+    stream = makeStream(assets, definition, seed, length, heldOut);
+    streams.set(key, stream);
   }
-  return samples;
+  return stream;
 }
 
 export async function runOnce(
@@ -42,18 +54,24 @@ export async function runOnce(
   { name, family, make }: Contender,
   seed: number,
   length: number,
+  isTested: boolean,
 ): Promise<RunRecord> {
-  const samples = await streamOf(assets, definition, seed, length);
+  const tested = isTested ? HELD_OUT : 0;
+  const { samples, heldOut } = await streamOf(assets, definition, seed, length, tested);
   using model = await Model.fromPretrained(join(assets, definition.model), { threads: 1, seed });
   const targets = definition.model === "lenet" ? {} : { targetModules: ["query", "value"] };
   await model.addAdapter({ r: 8, loraAlpha: 16, ...targets });
   const hits = new Array<number>(Math.ceil(samples.length / BLOCK)).fill(0);
+  const test = isTested ? new HeldOut(heldOut) : undefined;
+  const curve = test === undefined ? [] : [await test.hits(model)];
   let [rows, skipped] = [0, 0];
   const started = performance.now();
   for await (const event of trainOnline(model, make(model), samples)) {
     hits[Math.floor(event.index / BLOCK)]! += event.correct;
     rows += event.rows / samples.length;
     if (event.skipped !== null) skipped++;
+    const isEnd = event.samples % BLOCK === 0 || event.samples === samples.length;
+    if (test !== undefined && isEnd) curve.push(await test.hits(model));
   }
   const milliseconds = Math.round(performance.now() - started);
   return {
@@ -63,6 +81,7 @@ export async function runOnce(
     seed,
     samples: samples.length,
     hits,
+    ...(isTested && { heldOut: curve }),
     rows: Number(rows.toFixed(2)),
     skipped,
     milliseconds,

@@ -104,32 +104,46 @@ async function readData(assets: string, name: DataName): Promise<DataSet> {
   };
 }
 
+/** What a stream teaches, and what it is tested on. */
+export interface Stream {
+  readonly samples: readonly OnlineSample[];
+  /** Others like those at its end: nobody learns from them. */
+  readonly heldOut: readonly OnlineSample[];
+}
+
 /** The samples of a stream; the same for every optimizer. */
 export async function makeStream(
   assets: string,
   definition: StreamDefinition,
   seed: number,
   length = STREAM_LENGTH,
-): Promise<readonly OnlineSample[]> {
+  heldOut = 0,
+): Promise<Stream> {
   const set = await loadData(assets, definition.data);
   const random = new Random(definition.name, seed);
-  const rows = chooseRows(set, definition, length, random);
+  const { rows, weights } = chooseRows(set, definition, length, random);
   const relabelled = derangement(set.classes, random);
   const corrupt = CORRUPTIONS[definition.corruption];
   const size = set.shape.reduce((a, b) => a * b);
-  return rows.map((row, i) => {
+  const toSample = (row: number, noise: Random, progress: number): OnlineSample => {
     const sample: Sample = {
       data: set.samples.subarray(row * size, (row + 1) * size),
       shape: set.shape,
     };
-    const strength = definition.drifts ? i / (rows.length - 1) : 1;
     const label = set.labels[row]!;
-    const moved = definition.order === "permuted-half-way" && i >= rows.length / 2;
+    const moved = definition.order === "permuted-half-way" && progress >= 0.5;
     return {
-      inputs: toInputs({ ...sample, data: corrupt(sample, random, strength) }),
+      inputs: toInputs({
+        ...sample,
+        data: corrupt(sample, noise, definition.drifts ? progress : 1),
+      }),
       labels: Int32Array.of(moved ? relabelled[label]! : label),
     };
-  });
+  };
+  const samples = rows.map((row, i) => toSample(row, random, i / (rows.length - 1)));
+  const other = new Random(`${definition.name}, held out`, seed);
+  const unseen = drawRows(set, weights, rows, heldOut, other);
+  return { samples, heldOut: unseen.map((row) => toSample(row, other, 1)) };
 }
 
 /** A permutation in which every class moves. */
@@ -142,27 +156,50 @@ function derangement(classes: number, random: Random): number[] {
   return result;
 }
 
-/** Rows of the data set without repetition, in the order the stream wants. */
+/** Rows of the data set without repetition, in the order the stream wants, and the weights of the classes at its end. */
 function chooseRows(
   set: DataSet,
   { order = "uniform", model }: StreamDefinition,
   length: number,
   random: Random,
-): number[] {
+): { rows: number[]; weights: readonly number[] } {
   const shuffled = random.permutation(set.labels.length);
-  if (order === "uniform" || order === "permuted-half-way") return shuffled.slice(0, length);
+  const equal = new Array<number>(set.classes).fill(1);
+  if (order === "uniform" || order === "permuted-half-way") {
+    return { rows: shuffled.slice(0, length), weights: equal };
+  }
   const byClass = Array.from({ length: set.classes }, (_, label) =>
     shuffled.filter((row) => set.labels[row] === label),
   );
   const known = KNOWN_CLASSES[model] ?? set.classes;
   const phases = set.classes - known + 1;
   const frequencies = random.permutation(set.classes).map((rank) => 0.55 ** rank);
-  return Array.from({ length }, (_, i) => {
+  const rows = Array.from({ length }, (_, i) => {
     const shown = known + Math.floor((i * phases) / length);
-    const weights = order === "long-tail" ? frequencies : new Array<number>(shown).fill(1);
-    const available = weights.map((weight, label) => (byClass[label]!.length > 0 ? weight : 0));
-    return byClass[weightedChoice(available, random)]!.pop()!;
+    return takeRow(byClass, order === "long-tail" ? frequencies : equal.slice(0, shown), random);
   });
+  return { rows, weights: order === "long-tail" ? frequencies : equal };
+}
+
+/** `count` rows that are not in `seen`, classes by weight. */
+function drawRows(
+  set: DataSet,
+  weights: readonly number[],
+  seen: readonly number[],
+  count: number,
+  random: Random,
+): number[] {
+  if (count === 0) return [];
+  const taken = new Set(seen);
+  const left = random.permutation(set.labels.length).filter((row) => !taken.has(row));
+  const byClass = weights.map((_, label) => left.filter((row) => set.labels[row] === label));
+  return Array.from({ length: count }, () => takeRow(byClass, weights, random));
+}
+
+/** Takes a row of a random class, as long as the class has any. */
+function takeRow(byClass: number[][], weights: readonly number[], random: Random): number {
+  const available = weights.map((weight, label) => (byClass[label]!.length > 0 ? weight : 0));
+  return byClass[weightedChoice(available, random)]!.pop()!;
 }
 
 function weightedChoice(weights: readonly number[], random: Random): number {

@@ -1,6 +1,6 @@
 // Means, 95 % intervals and the comparisons of the report, from the lines of the results file.
 
-import { BLOCK, type RunRecord } from "./run.js";
+import { BLOCK, HELD_OUT, type RunRecord } from "./run.js";
 
 /** Quantiles t(0.975) of Student's distribution for 1, 2, … degrees of freedom. */
 const T975 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
@@ -80,6 +80,26 @@ export function samplesToReach(
       return end * BLOCK;
   }
   return undefined;
+}
+
+/** The accuracy on the held-out samples after each block, mean over seeds; empty where a run was not tested. */
+export function heldOutCurve(records: readonly RunRecord[]): readonly number[] {
+  const tested = records.map(({ heldOut }) => heldOut?.length ?? 0);
+  const points = tested.length === 0 ? 0 : Math.min(...tested);
+  return Array.from({ length: points }, (_, i) =>
+    meanOf(records, ({ heldOut }) => (100 * heldOut![i]!) / HELD_OUT),
+  );
+}
+
+/** Samples after `from` until a curve of {@link heldOutCurve} first reaches `target`. */
+export function samplesOnCurve(
+  curve: readonly number[],
+  target: number,
+  from = 0,
+): number | undefined {
+  const start = Math.round(from * (curve.length - 1));
+  const end = curve.findIndex((accuracy, i) => i > start && accuracy >= target);
+  return end < 0 ? undefined : (end - start) * BLOCK;
 }
 
 /** Runs whose last quarter is below the frozen model's on the same samples. */

@@ -9,6 +9,8 @@ export interface Group {
   readonly stream: string;
   readonly seed: number;
   readonly contenders: readonly string[];
+  /** Whether the models are tested on held-out samples while they learn. */
+  readonly isTested: boolean;
 }
 
 const [assets, length, variants] = process.argv.slice(2) as [string, string, string];
@@ -18,7 +20,9 @@ process.on("message", async (group: Group) => {
   const definition = STREAMS.find(({ name }) => name === group.stream)!;
   for (const name of group.contenders) {
     const contender = contenders.find((known) => known.name === name)!;
-    process.send!(await runOnce(assets, definition, contender, group.seed, Number(length)));
+    process.send!(
+      await runOnce(assets, definition, contender, group.seed, Number(length), group.isTested),
+    );
   }
   process.send!("idle");
 });
