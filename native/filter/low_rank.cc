@@ -89,16 +89,15 @@ void LowRank::liftTo(const std::vector<double>& x, double* target) const {
   std::copy(x.begin(), x.end(), target + r);
 }
 
-/// Rows of Q [W; D^T G] to carry_ (times `scale`) and root_.
-bool LowRank::compress(const std::vector<double>& root, double scale) {
+/// S = Z X Z^T [L + k, L + k], Z = [I 0; 0 D^T]: the Gram matrix of [W; D^T G] = Z V.
+std::vector<double> LowRank::stackedGram(const std::vector<double>& root) const {
   const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
   const std::size_t rank = static_cast<std::size_t>(rank_), width = r + k, size = rank + k;
-  // Z = [I 0; 0 D^T]: [W; D^T G] = Z [W; G].
   const auto lift = [&](std::size_t i, std::size_t column) {
     if (i < rank) return i == column ? 1.0 : 0.0;
     return column < r ? 0.0 : root[(i - rank) * k + column - r];
   };
-  std::vector<double> half(size * width, 0), s(size * size, 0);  // Z X, S = Z X Z^T
+  std::vector<double> half(size * width, 0), s(size * size, 0);  // Z X, S
   for (std::size_t i = 0; i < size; ++i) {
     for (std::size_t c = 0; c < width; ++c) {
       const double coefficient = lift(i, c);
@@ -114,18 +113,33 @@ bool LowRank::compress(const std::vector<double>& root, double scale) {
       s[i * size + j] = s[j * size + i] = sum;
     }
   }
+  return s;
+}
+
+/// The row q Z of the update: q [L + k] of Q, times `scale`, to `target` [r + k].
+void LowRank::addStacked(const double* q, const std::vector<double>& root, double scale,
+                         double* target) const {
+  const std::size_t r = static_cast<std::size_t>(factorRows()), k = static_cast<std::size_t>(rows_);
+  const std::size_t rank = static_cast<std::size_t>(rank_);
+  for (std::size_t l = 0; l < rank; ++l) target[l] += scale * q[l];
+  for (std::size_t i = 0; i < k; ++i) {
+    for (std::size_t j = 0; j < k; ++j) target[r + j] += scale * q[rank + i] * root[i * k + j];
+  }
+}
+
+/// Rows of Q [W; D^T G]: the L largest to carry_ (times `scale`), the others to root_.
+bool LowRank::compress(const std::vector<double>& root, double scale) {
+  const std::size_t rank = static_cast<std::size_t>(rank_);
+  const std::size_t size = rank + static_cast<std::size_t>(rows_);
+  const std::size_t width = static_cast<std::size_t>(factorRows() + rows_);
   Eigenpairs pairs;
-  if (!symmetricEigenpairs(s, static_cast<int>(size), pairs)) return false;
+  if (!symmetricEigenpairs(stackedGram(root), static_cast<int>(size), pairs)) return false;
   for (std::size_t i = 0; i < size; ++i) {
-    double* target = i < rank ? carry_.data() + i * width : root_.data() + (i - rank) * width;
-    const double factor = i < rank ? scale : 1;
-    for (std::size_t c = 0; c < size; ++c) {
-      const double coefficient = factor * pairs.vectors[i * size + c];
-      if (c < rank) {
-        target[c] += coefficient;
-      } else {
-        for (std::size_t j = 0; j < k; ++j) target[r + j] += coefficient * root[(c - rank) * k + j];
-      }
+    const double* q = pairs.vectors.data() + i * size;
+    if (i < rank) {
+      addStacked(q, root, scale, carry_.data() + i * width);
+    } else {
+      addStacked(q, root, 1, root_.data() + (i - rank) * width);
     }
   }
   return true;

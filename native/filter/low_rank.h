@@ -59,6 +59,9 @@ class LowRank {
  private:
   /// [-K^-1 X_WG x; 0; 0; v X_hG x; x] to row `target` [r + k].
   void liftTo(const std::vector<double>& x, double* target) const;
+  std::vector<double> stackedGram(const std::vector<double>& root) const;
+  void addStacked(const double* q, const std::vector<double>& root, double scale,
+                  double* target) const;
   bool compress(const std::vector<double>& root, double scale);
   void carryDirections(const Measurement& measurement);
   double learnedOfHead(const std::vector<double>& root) const;
