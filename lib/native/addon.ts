@@ -265,6 +265,7 @@ export interface NativeLokoOptions {
   covarianceRank?: number;
   update?: "linear" | "iterated";
   gain?: "fixed" | "adaptive";
+  minLoss?: number;
 }
 
 /** As GradientOptions in native/filter/gradient_optimizer.h, with the defaults of torch.optim. */

@@ -124,6 +124,13 @@ export interface LoKOOptions {
    *   (docs/filter.md). Three more numbers of memory a parameter.
    */
   gain?: "fixed" | "adaptive";
+  /**
+   * A step whose mean loss is below this, in nats, >= 0, ends after the forward pass: its samples are predicted and
+   * nothing is learned from them, `rows` is 0. Only for `"softmax"` and `"categorical"`. With 0.05, a label that had a
+   * probability of 0.95, a stream that is mostly predicted right takes half of the time, at no accuracy in the mean of
+   * those in docs/streams.md. Default 0: learn from all.
+   */
+  minLoss?: number;
 }
 
 const positiveOrInfinite: OptionRule = {
@@ -210,6 +217,7 @@ function toNative(given: LoKOOptions, isRegression: boolean): NativeLokoOptions 
     covarianceRank: integerIn(1, 256),
     update: oneOf("linear", "iterated"),
     gain: oneOf("fixed", "adaptive"),
+    minLoss: nonNegativeNumber,
   });
   const { processNoise, processNoiseRatio, p0, ...same } = definedOnly(given);
   const ownNoise = same.preset ?? same.noise ?? same.beta ?? same.r0;

@@ -45,9 +45,12 @@ export interface StepResult {
   readonly loss: number;
   /** How many of the B samples were predicted correctly; 0 for float targets. */
   readonly correct: number;
-  /** Cotangent rows that were propagated backwards: 1 for gradients, up to m - 1 or m for LoKO. */
+  /**
+   * Cotangent rows that were propagated backwards: 1 for gradients, up to m - 1 or m for LoKO, 0 where LoKO's `minLoss`
+   * ended the step.
+   */
   readonly rows: number;
-  /** `null`, or why nothing was learned. */
+  /** `null`, or why nothing could be learned. */
   readonly skipped: SkipReason | null;
   /** Norm of the gradient before it was clipped; only where the `Trainer` clips. */
   readonly gradientNorm?: number;

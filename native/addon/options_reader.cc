@@ -143,6 +143,7 @@ LokoOptions readLokoOptions(const PropertyReader& spec) {
   options.q = spec.number("q", options.q);
   options.qRatio = spec.number("qRatio", options.qRatio);
   options.pMinRatio = spec.number("pMinRatio", options.pMinRatio);
+  options.minLoss = spec.number("minLoss", options.minLoss);
   options.p0 = readInitialCovariance(spec);
   return options;
 }

@@ -270,6 +270,11 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
 }
 
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {
+  if (result.loss < options_.minLoss) {
+    growth_ = 1;  // the adaptive gain has seen nothing
+    if (state_.started) predictNext(objective.backend());
+    return SkipReason::kNone;
+  }
   observe(result.logits, targets, objective.batch(), innovation_);
   labels_.assign(targets.labels.begin(), targets.labels.end());
   if (options_.observation == Observation::kLogits) {

@@ -157,6 +157,12 @@ void validate(const LokoOptions& options, int outputs, std::int64_t parameters,
     fail("The softmax and categorical observations need at least 2 outputs; the model has " +
          std::to_string(outputs) + ". Use observation \"regression\".");
   }
+  if (!probabilities && options.minLoss > 0) {
+    fail(
+        "Option minLoss is a cross entropy in nats, for the softmax and categorical observations. "
+        "Leave it out.");
+  }
+  requireNonNegative("minLoss", options.minLoss);
   validateRank(options);
   validateNoise(options);
   validateUpdate(options);

@@ -112,6 +112,9 @@ struct LokoOptions {
   Update update = Update::kLinear;
   /// kAdaptive: with an iterated update only.
   Gain gain = Gain::kFixed;
+  /// Softmax and categorical: where the mean loss of a step's samples, in nats, is below this, nothing is
+  /// learned from them and no backward pass is made. 0: learn from all.
+  double minLoss = 0;
 
   /// The published algorithm: softmax, all m - 1 rows, EMA noise, no process noise, no trust region.
   static LokoOptions paper();

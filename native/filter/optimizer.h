@@ -48,7 +48,7 @@ struct StepResult {
   double loss = 0;
 
   SkipReason skipped = SkipReason::kNone;
-  int rows = 0;  // k: cotangent rows propagated (baselines: 1)
+  int rows = 0;  // k: cotangent rows propagated (baselines: 1; LoKO: 0 below minLoss)
   /// Baselines, where StepControl::maxGradientNorm is given: the norm before it was clipped.
   std::optional<double> gradientNorm;
 

@@ -229,6 +229,49 @@ TEST_SUITE("filter guards") {
     CHECK(sound.step(objective, values({1, 1})).jitter == 0);
   }
 
+  TEST_CASE("below minLoss nothing is learned, but time passes; from it on all is as without") {
+    Random random(91);
+    const Matrix slope = random.matrix(3, 4);
+    const Vector theta = random.vector(4);
+    const auto options = [](double minLoss) {
+      LokoOptions result;
+      result.observation = Observation::kCategorical;
+      result.p0 = uniform(0.5);
+      result.q = 0.25;
+      result.minLoss = minLoss;
+      return result;
+    };
+    LinearObjective objective(Precision::kDouble, theta, slope);
+    LinearObjective other(Precision::kDouble, theta, slope);
+    const Vector before = objective.theta();
+    LokoOptimizer always = makeLoko(other, options(0));
+    const double loss = always.step(other, label(1)).loss;
+
+    LokoOptimizer loko = makeLoko(objective, options(loss * (1 + 1e-12)));
+    const StepResult passed = loko.step(objective, label(1));
+    CHECK(passed.skipped == SkipReason::kNone);
+    CHECK(passed.rows == 0);
+    CHECK(passed.loss == loss);
+    CHECK(sameBits(objective.theta(), before));
+    // p0 + q when it was made, and q once more.
+    CHECK(sameBits(covarianceOf(objective, loko), Vector(4, 1)));
+    CHECK(loko.state().steps == 1);
+
+    LinearObjective third(Precision::kDouble, theta, slope);
+    LokoOptimizer from = makeLoko(third, options(loss));
+    CHECK(from.step(third, label(1)).rows == 2);
+    CHECK(sameBits(third.theta(), other.theta()));
+    CHECK(sameBits(covarianceOf(third, from), covarianceOf(other, always)));
+
+    // Where p0 is still open it stays open.
+    LokoOptions open = options(loss * 2);
+    open.p0 = {};
+    LinearObjective fourth(Precision::kDouble, theta, slope);
+    LokoOptimizer waiting = makeLoko(fourth, open);
+    CHECK(waiting.step(fourth, label(1)).p0 == 0);
+    CHECK(!waiting.state().started);
+  }
+
   TEST_CASE("options without a meaning are refused") {
     LinearObjective objective(Precision::kDouble, {0, 0}, Matrix(2, 2));
     const auto refuses = [&](const LokoOptions& options) {
@@ -244,6 +287,9 @@ TEST_SUITE("filter guards") {
     o = base, o.qRatio = kNaN, refuses(o);
     o = base, o.pMax = 0, refuses(o);
     o = base, o.pMinRatio = 1, refuses(o);
+    o = base, o.minLoss = -1, refuses(o);
+    o = base, o.minLoss = kNaN, refuses(o);
+    o = regression(1, 1), o.minLoss = 0.1, refuses(o);
     // Variances live in float32.
     for (const double beyond : {1e-50, 1e39}) {
       o = base, o.p0 = uniform(beyond), refuses(o);

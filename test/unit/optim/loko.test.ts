@@ -210,6 +210,15 @@ describe("LoKO", () => {
     expect(await model.readParameters()).toEqual(theta);
   });
 
+  test("predicts only, where the loss is below minLoss", async () => {
+    const theta = await model.readParameters();
+    const optimizer = new LoKO(model, { minLoss: 100 });
+    const { rows, skipped, loss, kalman } = await optimizer.step(images(1), LABEL);
+    expect([rows, skipped, kalman!.p0]).toEqual([0, null, 0]);
+    expect(loss).toBeLessThan(100);
+    expect(await model.readParameters()).toEqual(theta);
+  });
+
   test("does not look at its input again after the call", async () => {
     using other = await load();
     const kept = await new LoKO(other).step(images(1), LABEL);
@@ -237,6 +246,12 @@ describe("LoKO", () => {
     ["a negative variance", { p0: -1 }, ["p0", '"auto"', ">= 0", "got -1"]],
     ["a variance for some groups only", { p0: { head: 1 } }, ["p0", "{ loraA, loraB, head }"]],
     ["a trust region of 0", { trustRegion: 0 }, ["trustRegion", "Infinity", "got 0"]],
+    ["a negative loss", { minLoss: -1 }, ["minLoss", ">= 0", "got -1"]],
+    [
+      "a loss in nats where there is none",
+      { observation: "logits", minLoss: 0.1 },
+      ["minLoss", "softmax"],
+    ],
     ["an unknown observation", { observation: "probit" }, ["observation", '"categorical"']],
     ["an unknown preset", { preset: "papers" }, ["preset", '"paper"']],
     ["a forgetting factor for fixed noise", { noise: "fixed", beta: 0.9 }, ["beta"]],
