@@ -156,6 +156,32 @@ TEST_SUITE("scale of the head") {
     CHECK(head.growthBelow(100) == doctest::Approx(0.3 * 0.3 * 0.3 * 0.3).epsilon(1e-12));
   }
 
+  TEST_CASE("a cap that is below p0 is no reason to shrink what is below the head") {
+    // Also where there is no such scale: the cap is of process noise and of an adaptive gain.
+    const int n = 9, m = 4, head = 4;
+    const auto run = [&](LokoOptions options, bool capped) {
+      Random random(76);
+      LinearObjective objective(Precision::kDouble, random.vector(n), random.matrix(m, n));
+      if (capped) options.pMax = 0.02;
+      LokoOptimizer loko = makeWithHead(objective, options, head);
+      for (int step = 0; step < 30; ++step) {
+        objective.slope = random.matrix(m, n);
+        REQUIRE(loko.step(objective, label(random.below(m))).skipped == SkipReason::kNone);
+      }
+      return covarianceOf(objective, loko);
+    };
+    for (const Covariance covariance :
+         {Covariance::kFdekf, Covariance::kVdekf, Covariance::kLowRank}) {
+      LokoOptions fixed = iterated(0.05);
+      fixed.covariance = covariance;
+      CHECK(sameBits(run(fixed, true), run(fixed, false)));
+    }
+    HeadScale scale;
+    scale.start();
+    scale.observe(-0.3, kVariance);
+    CHECK(scale.growthBelow(0.4) == 1);
+  }
+
   TEST_CASE("the direction stays the head that the filter began with, whatever p and the gain do") {
     const int n = 9, m = 4, head = 4, rank = 3;
     Random random(72);
