@@ -181,7 +181,7 @@ function chooseRows(
   return { rows, weights: order === "long-tail" ? frequencies : equal };
 }
 
-/** `count` rows that are not in `seen`, classes by weight. */
+/** `count` rows that are not in `seen`, classes by weight; those of a class come again where it has too few. */
 function drawRows(
   set: DataSet,
   weights: readonly number[],
@@ -193,7 +193,13 @@ function drawRows(
   const taken = new Set(seen);
   const left = random.permutation(set.labels.length).filter((row) => !taken.has(row));
   const byClass = weights.map((_, label) => left.filter((row) => set.labels[row] === label));
-  return Array.from({ length: count }, () => takeRow(byClass, weights, random));
+  const pools = byClass.map((rows) => [...rows]);
+  return Array.from({ length: count }, () => {
+    // An empty pool would leave its share to the other classes.
+    for (const [label, pool] of pools.entries())
+      if (pool.length === 0) pool.push(...byClass[label]!);
+    return takeRow(pools, weights, random);
+  });
 }
 
 /** Takes a row of a random class, as long as the class has any. */

@@ -157,6 +157,9 @@ class Backend {
   /// x <- min(most, factor * x + added), x = state[begin, end).
   virtual void transition(StateArray& state, std::int64_t begin, std::int64_t end,
                           const Transition& transition) = 0;
+  /// p <- min(most, p); the rows [firstRow, lastRow) of `factor`, which are kept over p, times p / (new p).
+  virtual void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
+                           int lastRow) = 0;
   virtual KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) = 0;
   /// Jacobian row 0 is the gradient. `state` holds as many arrays as stateArrays(rule) says.
   virtual void gradientUpdate(const GradientUpdate& update,

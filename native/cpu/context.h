@@ -164,6 +164,7 @@ void prepareGram(int rows, Context& context);
 void prepareKalmanUpdate(int rows, Context& context);
 
 void transition(float* values, std::int64_t n, const Transition& by, Context& context);
+void capVariance(State& p, double most, State& factor, int firstRow, int lastRow, Context& context);
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context);
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context);

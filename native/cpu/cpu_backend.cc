@@ -103,6 +103,10 @@ class CpuBackend final : public Backend {
     checkRange(state, begin, end);
     cpu::transition(stateOf(state).values() + begin, end - begin, by, context_);
   }
+  void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
+                   int lastRow) override {
+    cpu::capVariance(stateOf(p), most, stateOf(factor), firstRow, lastRow, context_);
+  }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return cpu::kalmanUpdate(update, stateOf(p), context_);
   }

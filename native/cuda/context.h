@@ -159,6 +159,7 @@ LOKO_OPERATIONS(LOKO_RUN)
 std::int64_t gramPartialCount(int rows);
 
 void transition(float* values, std::int64_t n, const Transition& by, Context& context);
+void capVariance(State& p, double most, State& factor, int firstRow, int lastRow, Context& context);
 KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& context);
 void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>& state,
                     Context& context);

@@ -161,6 +161,11 @@ class CudaBackend final : public Backend {
     checkRange(state, begin, end);
     guard([&] { cuda::transition(stateOf(state).values() + begin, end - begin, by, context_); });
   }
+  void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
+                   int lastRow) override {
+    guard(
+        [&] { cuda::capVariance(stateOf(p), most, stateOf(factor), firstRow, lastRow, context_); });
+  }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return guard([&] { return cuda::kalmanUpdate(update, stateOf(p), context_); });
   }

@@ -243,6 +243,17 @@ __global__ void gatherKernel(const Statistics* partials, int count, Statistics* 
   reduceStatistics(mine, shared, target);
 }
 
+__global__ void capKernel(float* p, std::int64_t n, float most, float* factor, int firstRow,
+                          int lastRow) {
+  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
+    if (!(p[i] > most)) continue;
+    const float ratio = p[i] / most;
+    for (std::int64_t row = firstRow; row < lastRow; ++row) factor[row * n + i] *= ratio;
+    p[i] = most;
+  }
+}
+
 __global__ void transitionKernel(float* values, std::int64_t n, float factor, float added,
                                  float most) {
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
@@ -356,6 +367,16 @@ void transition(float* values, std::int64_t n, const Transition& by, Context& co
           context.stream()},
          transitionKernel, values, n, static_cast<float>(by.factor), static_cast<float>(by.added),
          static_cast<float>(by.most));
+}
+
+void capVariance(State& p, double most, State& factor, int firstRow, int lastRow,
+                 Context& context) {
+  const std::int64_t n = p.size();
+  LOKO_CHECK(firstRow >= 0 && lastRow * n <= factor.size(), "the rows that are kept over p");
+  if (n == 0) return;
+  launch({"cap of a variance", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
+          context.stream()},
+         capKernel, p.values(), n, static_cast<float>(most), factor.values(), firstRow, lastRow);
 }
 
 }  // namespace loko::cuda

@@ -26,8 +26,10 @@ void HeadScale::observe(double step, double variance) {
 }
 
 double HeadScale::growthBelow(double most) {
+  if (variance_ == 0) return 1;
   const double scale = std::clamp(scale_, kLeastScale, 1 / kLeastScale);
-  const double growth = std::min(most, std::pow(followed_ / scale, 2));
+  // A covariance that is above its cap already is no reason to make it smaller.
+  const double growth = std::min(std::max(1.0, most), std::pow(followed_ / scale, 2));
   if (!(std::fabs(std::log(growth)) >= 2 * kSmallestStep)) return 1;
   followed_ /= std::sqrt(growth);
   return growth;

@@ -160,7 +160,7 @@ double LokoOptimizer::largestAllowed() const {
 }
 
 double LokoOptimizer::predicted(double p) const {
-  if (!hasProcessNoise()) return p;
+  if (!hasProcessNoise() && options_.gain != Gain::kAdaptive) return p;
   return asStored(std::min(largestAllowed(), options_.gamma * options_.gamma * p + processNoise()));
 }
 
@@ -343,25 +343,35 @@ void LokoOptimizer::predictNext(Backend& backend) {
   const double factor = options_.gamma * options_.gamma * growth_, added = processNoise();
   if (factor == 1 && added == 0) return;
   const double cap = largestAllowed();
-  backend.transition(*state_.p, 0, state_.p->size(), {factor, saturated(added), saturated(cap)});
+  if (options_.gain == Gain::kAdaptive) {
+    backend.transition(*state_.p, 0, state_.p->size(), {factor});
+    // s, d and h are kept over p: where a cap takes from p, they have to stay what they are.
+    if (factor * state_.largest > cap) {
+      const int rows = lowRank_.factorRows();
+      backend.capVariance(*state_.p, cap, *state_.factor, rows - 3, rows);
+    }
+  } else {
+    backend.transition(*state_.p, 0, state_.p->size(), {factor, saturated(added), saturated(cap)});
+  }
   state_.largest = asStored(std::min(cap, factor * state_.largest + added));
 }
 
 /// Sigma <- D Sigma D, D = sqrt(growth) below the head and 1 in it. s, theta - theta0 and h stay what they are: of
 /// their rows, which are over p, h has no entry there.
 void LokoOptimizer::followHead(Backend& backend) {
-  const double growth = state_.head.growthBelow(largestAllowed() / state_.largest);
+  const double cap = largestAllowed();
+  const double growth = state_.head.growthBelow(cap / state_.largest);
   if (growth == 1) return;
   const int rows = lowRank_.factorRows(), rank = rows - 3;
   for (const ParameterRange& range : belowHead_) {
-    backend.transition(*state_.p, range.begin, range.end, {growth});
+    backend.transition(*state_.p, range.begin, range.end, {growth, 0, saturated(cap)});
     for (int row = 0; row < rows - 1; ++row) {
       const std::int64_t offset = row * state_.p->size();
       backend.transition(*state_.factor, offset + range.begin, offset + range.end,
                          {1 / (row < rank ? std::sqrt(growth) : growth)});
     }
   }
-  state_.largest = asStored(state_.largest * std::max(1.0, growth));
+  state_.largest = asStored(std::min(cap, state_.largest * std::max(1.0, growth)));
 }
 
 SkipReason LokoOptimizer::solveSafely(StepResult& result) {

@@ -121,6 +121,10 @@ class RefBackend final : public Backend {
     ref::transition(valuesOf(state), begin, end, by);
   }
 
+  void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
+                   int lastRow) override {
+    ref::capVariance(valuesOf(p), most, valuesOf(factor), firstRow, lastRow);
+  }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return ref::kalmanUpdate(update, valuesOf(p), memory_);
   }

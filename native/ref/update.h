@@ -56,6 +56,20 @@ void run(const Gram& op, const Frame& frame, Memory<T>& memory) {
 }
 
 template <class T>
+void capVariance(std::vector<T>& p, double most, std::vector<T>& factor, int firstRow,
+                 int lastRow) {
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (!(p[i] > T(most))) continue;
+    const T ratio = p[i] / T(most);
+    for (int row = firstRow; row < lastRow; ++row) {
+      T& value = factor[static_cast<std::size_t>(row) * p.size() + i];
+      value = value * ratio;
+    }
+    p[i] = T(most);
+  }
+}
+
+template <class T>
 void transition(std::vector<T>& values, std::int64_t begin, std::int64_t end,
                 const Transition& by) {
   for (std::int64_t i = begin; i < end; ++i) {

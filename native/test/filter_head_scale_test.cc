@@ -2,6 +2,7 @@
 // stream whose right answer is known.
 
 #include "core/softmax.h"
+#include "filter/optimizer_state.h"
 #include "filter_testing.h"
 
 using namespace loko;
@@ -29,6 +30,18 @@ LokoOptions adaptive(double p0, int rank) {
   options.covariance = Covariance::kLowRank;
   options.covarianceRank = rank;
   return options;
+}
+
+/// The number that the optimizer's state has under a name.
+double entryOf(LokoOptimizer& optimizer, FormulaObjective& objective, const std::string& name) {
+  const std::vector<double> values = readState(optimizer, objective);
+  std::size_t begin = 0;
+  for (const StateEntry& entry : describeState(optimizer, objective.parameters())) {
+    if (entry.name == name) return values[begin];
+    begin += static_cast<std::size_t>(entry.size);
+  }
+  FAIL("no entry ", name);
+  return 0;
 }
 
 /// theta with 0 before `head`.
@@ -154,6 +167,73 @@ TEST_SUITE("scale of the head") {
     CHECK(head.growthBelow(100) == 1);
     head.observe(50, kVariance);
     CHECK(head.growthBelow(100) == doctest::Approx(0.3 * 0.3 * 0.3 * 0.3).epsilon(1e-12));
+  }
+
+  TEST_CASE("a cap that is below p0 is no reason to shrink what is below the head") {
+    // Also where there is no such scale: the cap is of process noise and of an adaptive gain.
+    const int n = 9, m = 4, head = 4;
+    const auto run = [&](LokoOptions options, bool capped) {
+      Random random(76);
+      LinearObjective objective(Precision::kDouble, random.vector(n), random.matrix(m, n));
+      if (capped) options.pMax = 0.02;
+      LokoOptimizer loko = makeWithHead(objective, options, head);
+      for (int step = 0; step < 30; ++step) {
+        objective.slope = random.matrix(m, n);
+        REQUIRE(loko.step(objective, label(random.below(m))).skipped == SkipReason::kNone);
+      }
+      return covarianceOf(objective, loko);
+    };
+    for (const Covariance covariance :
+         {Covariance::kFdekf, Covariance::kVdekf, Covariance::kLowRank}) {
+      LokoOptions fixed = iterated(0.05);
+      fixed.covariance = covariance;
+      CHECK(sameBits(run(fixed, true), run(fixed, false)));
+    }
+    HeadScale scale;
+    scale.start();
+    scale.observe(-0.3, kVariance);
+    CHECK(scale.growthBelow(0.4) == 1);
+  }
+
+  TEST_CASE("theta is where it began, what was moved and the scale of the head, at any cap of p") {
+    // Labels that nothing explains make the head less sure and p grow below it; then there is something to learn, and the
+    // gain grows as far as it may.
+    const int inputs = 3, hidden = 4, m = 3, head = hidden * inputs, rank = 4;
+    const int n = TanhNetwork::size(inputs, hidden, m);
+    const double p0 = 0.0625;  // as are the caps, a number of float32
+    for (const double cap : {0.0, 1.25 * p0, 0.5 * p0}) {
+      CAPTURE(cap);
+      Random random(77);
+      TanhNetwork network(Precision::kDouble, inputs, hidden, m, random.vector(n, 2));
+      const Vector prior = network.theta(), h = headOf(prior, head);
+      LokoOptions options = adaptive(p0, rank);
+      if (cap > 0) options.pMax = cap;
+      LokoOptimizer loko = makeWithHead(network, options, head);
+      double largest = 0;
+      for (int step = 0; step < 500; ++step) {
+        const Vector x = random.vector(inputs);
+        network.setBatch({x});
+        const int target = step < 200 ? random.below(m) : x[0] > 0;
+        REQUIRE(loko.step(network, label(target)).skipped == SkipReason::kNone);
+        const Vector p = covarianceOf(network, loko);
+        largest = std::max(largest, *std::max_element(p.begin(), p.end()));
+      }
+      const double most = cap > 0 ? cap : 100 * p0;
+      CHECK(largest <= most);
+      CHECK(largest > 0.99 * most);
+      const Vector p = covarianceOf(network, loko), factor = factorValuesOf(network, loko);
+      const Vector theta = network.theta();
+      const double alpha = entryOf(loko, network, "head_scale") - 1;
+      Vector away(n), moved(n), kept(n);
+      for (int i = 0; i < n; ++i) {
+        away[i] = theta[i] - prior[i] - alpha * h[i];
+        moved[i] = p[i] * factor[(rank + 1) * n + i];
+        kept[i] = p[i] * factor[(rank + 2) * n + i];
+      }
+      // Numbers that leave a backend as float32, and the rounding of 500 updates.
+      CHECK(relativeError(moved, away) < 1e-5);
+      CHECK(relativeError(kept, h) < 1e-5);
+    }
   }
 
   TEST_CASE("the direction stays the head that the filter began with, whatever p and the gain do") {

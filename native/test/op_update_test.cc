@@ -232,6 +232,38 @@ TEST_CASE("transition scales a range of a state, adds and caps, and leaves the r
   }
 }
 
+TEST_CASE("capVariance caps p and keeps what rows of the factor are times p") {
+  constexpr int kRows = 3, kFirst = 1;
+  constexpr double kMost = 0.25;
+  for (const std::int64_t n : kSizes) {
+    const Problem problem(1, n, kRows);
+    for (const Candidate& candidate : candidates()) {
+      CAPTURE(candidate.name);
+      for (int threads = 1; threads <= candidate.maxThreads; ++threads) {
+        Loaded loaded(candidate, threads, problem);
+        const std::vector<double> before = loaded.covariance();
+        withoutAllocation(candidate, [&] {
+          loaded.backend->capVariance(*loaded.p, kMost, *loaded.factor, kFirst, kRows);
+        });
+        const std::vector<double> p = loaded.covariance();
+        std::vector<double> factor(problem.factor.size());
+        loaded.backend->readState(*loaded.factor, factor.data());
+        for (std::size_t i = 0; i < p.size(); ++i) {
+          REQUIRE(p[i] == std::min(kMost, before[i]));
+          for (int row = 0; row < kRows; ++row) {
+            const std::size_t at = static_cast<std::size_t>(row) * p.size() + i;
+            const auto was = static_cast<double>(problem.factor[at]);
+            const double expected = row < kFirst ? was : was * before[i] / p[i];
+            // A quotient and a product, both rounded.
+            REQUIRE(std::fabs(factor[at] - expected) <=
+                    (expected == was ? 0 : 2.01 * candidate.unitRoundoff * std::fabs(expected)));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("a transition by 1 that adds nothing leaves every bit, also of negative numbers") {
   const Problem problem(1, 1031, 2);
   for (const Candidate& candidate : candidates()) {

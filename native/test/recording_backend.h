@@ -68,6 +68,10 @@ class RecordingBackend : public Backend {
                   const Transition& by) override {
     inner_->transition(state, begin, end, by);
   }
+  void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
+                   int lastRow) override {
+    inner_->capVariance(p, most, factor, firstRow, lastRow);
+  }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {
     return inner_->kalmanUpdate(update, p);
   }
