@@ -1,48 +1,35 @@
-// The accuracy on samples that nobody learns from, all of them as one batch.
+// Samples that nobody learns from, all of them as one batch.
 
-import type { ImageInputs, Model, ModelInputs, OnlineSample, TextInputs } from "loko";
+import type { ImageInputs, ModelInputs, OnlineSample, TextInputs } from "loko";
 
-export class HeldOut {
-  readonly #inputs: ModelInputs;
-  readonly #labels: readonly number[];
-
-  constructor(samples: readonly OnlineSample[]) {
-    this.#labels = samples.map(({ labels }) => (labels as Int32Array)[0]!);
-    const shape = [samples.length, ...samples[0]!.inputs.shape.slice(1)];
-    if ("pixelValues" in samples[0]!.inputs) {
-      const all = samples.map(({ inputs }) => (inputs as ImageInputs).pixelValues);
-      this.#inputs = { pixelValues: joined(new Float32Array(length(all)), all), shape };
-    } else {
-      const texts = samples.map(({ inputs }) => inputs as TextInputs);
-      const ids = texts.map(({ inputIds }) => inputIds);
-      const masks = texts.map(({ attentionMask }) => attentionMask!);
-      this.#inputs = {
-        inputIds: joined(new Int32Array(length(ids)), ids),
-        attentionMask: joined(new Int32Array(length(masks)), masks),
-        shape,
-      };
-    }
-  }
-
-  /** How many are predicted correctly. */
-  async hits(model: Model): Promise<number> {
-    const logits = await (await model.forward(this.#inputs)).data();
-    const classes = logits.length / this.#labels.length;
-    return this.#labels.filter((label, i) => {
-      const row = logits.subarray(i * classes, (i + 1) * classes);
-      return row.every((logit) => logit <= row[label]!);
-    }).length;
-  }
+/** One batch of samples that have one label each. */
+export function joined(samples: readonly OnlineSample[]): OnlineSample {
+  const first = samples[0]!.inputs;
+  const shape = [samples.length, ...first.shape.slice(1)];
+  const labels = joinedNumbers(samples.map((sample) => sample.labels as Int32Array));
+  return { inputs: { ...joinedInputs(samples.map(({ inputs }) => inputs)), shape }, labels };
 }
 
-const length = (arrays: readonly { length: number }[]) =>
-  arrays.reduce((sum, array) => sum + array.length, 0);
+function joinedInputs(
+  inputs: readonly ModelInputs[],
+): Omit<ImageInputs, "shape"> | Omit<TextInputs, "shape"> {
+  if ("pixelValues" in inputs[0]!) {
+    return { pixelValues: joinedNumbers((inputs as ImageInputs[]).map((x) => x.pixelValues)) };
+  }
+  const texts = inputs as TextInputs[];
+  return {
+    inputIds: joinedNumbers(texts.map((x) => x.inputIds)),
+    attentionMask: joinedNumbers(texts.map((x) => x.attentionMask!)),
+  };
+}
 
-function joined<T extends Float32Array | Int32Array>(target: T, parts: readonly T[]): T {
+function joinedNumbers<T extends Float32Array | Int32Array>(parts: readonly T[]): T {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const result = new (parts[0]!.constructor as new (length: number) => T)(length);
   let offset = 0;
   for (const part of parts) {
-    target.set(part, offset);
+    result.set(part, offset);
     offset += part.length;
   }
-  return target;
+  return result;
 }

@@ -57,11 +57,11 @@ function finalistsOf(plan: Plan, stream: string, results: Results): readonly str
 
 export async function runMissing(plan: Plan, results: Results): Promise<void> {
   const screening = plan.seeds.slice(0, plan.screening);
-  const runs = { seeds: screening, isTested: false };
-  await runGroups(plan, { ...runs, who: () => [...plan.contenders, ...plan.baselines] }, results);
-  const finalists = (stream: string) => [...plan.contenders, ...finalistsOf(plan, stream, results)];
+  const all = () => [...plan.contenders, ...plan.baselines];
+  await runGroups(plan, { seeds: screening, isTested: false, who: all }, results);
   const others = plan.seeds.slice(plan.screening);
-  await runGroups(plan, { ...runs, seeds: others, who: finalists }, results);
+  const finalists = (stream: string) => [...plan.contenders, ...finalistsOf(plan, stream, results)];
+  await runGroups(plan, { seeds: others, isTested: false, who: finalists }, results);
 }
 
 /** Runs LoKO and the best baseline of each stream once more, tested on held-out samples while they learn. */

@@ -1,9 +1,9 @@
 // One optimizer on one stream with one seed.
 
 import { join } from "node:path";
-import { Model, trainOnline } from "loko";
+import { evaluate, Model, trainOnline } from "loko";
 import type { Contender } from "./contenders.js";
-import { HeldOut } from "./held-out.js";
+import { joined } from "./held-out.js";
 import { makeStream, type Stream, type StreamDefinition } from "./streams.js";
 
 /** Samples per entry of {@link RunRecord.hits}. */
@@ -26,6 +26,7 @@ export interface RunRecord {
   /** Mean number of cotangent rows of a step. */
   readonly rows: number;
   readonly skipped: number;
+  /** With the tests on held-out samples, where there were any. */
   readonly milliseconds: number;
 }
 
@@ -62,8 +63,13 @@ export async function runOnce(
   const targets = definition.model === "lenet" ? {} : { targetModules: ["query", "value"] };
   await model.addAdapter({ r: 8, loraAlpha: 16, ...targets });
   const hits = new Array<number>(Math.ceil(samples.length / BLOCK)).fill(0);
-  const test = isTested ? new HeldOut(heldOut) : undefined;
-  const curve = test === undefined ? [] : [await test.hits(model)];
+  const curve: number[] = [];
+  const batch = isTested ? [joined(heldOut)] : [];
+  const test = async () => {
+    const { accuracy } = await evaluate(model, batch);
+    curve.push(Math.round(accuracy! * HELD_OUT));
+  };
+  if (isTested) await test();
   let [rows, skipped] = [0, 0];
   const started = performance.now();
   for await (const event of trainOnline(model, make(model), samples)) {
@@ -71,7 +77,7 @@ export async function runOnce(
     rows += event.rows / samples.length;
     if (event.skipped !== null) skipped++;
     const isEnd = event.samples % BLOCK === 0 || event.samples === samples.length;
-    if (test !== undefined && isEnd) curve.push(await test.hits(model));
+    if (isTested && isEnd) await test();
   }
   const milliseconds = Math.round(performance.now() - started);
   return {

@@ -28,6 +28,11 @@ inline void checkRange(const StateArray& state, std::int64_t begin, std::int64_t
   LOKO_CHECK(0 <= begin && begin <= end && end <= state.size(), "a range outside the state");
 }
 
+/// The rows [first, last) of a factor [r, n].
+inline void checkRows(const StateArray& factor, std::int64_t n, int first, int last) {
+  LOKO_CHECK(0 <= first && first <= last && last * n <= factor.size(), "rows outside the factor");
+}
+
 /// Sites must lie inside the columns of h (or u) and of the linear's output.
 inline void checkSites(const std::vector<LoraSite>& sites, const View& h, int rows, int out) {
   for (const LoraSite& site : sites) {

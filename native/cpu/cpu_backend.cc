@@ -105,6 +105,7 @@ class CpuBackend final : public Backend {
   }
   void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
                    int lastRow) override {
+    checkRows(factor, p.size(), firstRow, lastRow);
     cpu::capVariance(stateOf(p), most, stateOf(factor), firstRow, lastRow, context_);
   }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {

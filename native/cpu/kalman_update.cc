@@ -288,7 +288,6 @@ void transition(float* values, std::int64_t n, const Transition& by, Context& co
 void capVariance(State& p, double most, State& factor, int firstRow, int lastRow,
                  Context& context) {
   const std::int64_t n = p.size();
-  LOKO_CHECK(firstRow >= 0 && lastRow * n <= factor.size(), "the rows that are kept over p");
   const auto cap = static_cast<float>(most);
   context.forEachRange(n, 30, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) {

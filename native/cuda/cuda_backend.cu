@@ -163,6 +163,7 @@ class CudaBackend final : public Backend {
   }
   void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
                    int lastRow) override {
+    checkRows(factor, p.size(), firstRow, lastRow);
     guard(
         [&] { cuda::capVariance(stateOf(p), most, stateOf(factor), firstRow, lastRow, context_); });
   }

@@ -372,7 +372,6 @@ void transition(float* values, std::int64_t n, const Transition& by, Context& co
 void capVariance(State& p, double most, State& factor, int firstRow, int lastRow,
                  Context& context) {
   const std::int64_t n = p.size();
-  LOKO_CHECK(firstRow >= 0 && lastRow * n <= factor.size(), "the rows that are kept over p");
   if (n == 0) return;
   launch({"cap of a variance", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
           context.stream()},

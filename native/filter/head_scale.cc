@@ -7,12 +7,14 @@ namespace loko {
 namespace {
 
 // None of these is an option: docs/decisions/head-scale.md has what other values cost on the streams.
-constexpr double kVariance =
-    0.1;  // of the factor by which the pretrained head is wrong about how sure it is
-constexpr double kMemory = 0.99;  // of what was learned of it, per step
-constexpr double kLeastScale =
-    0.3;  // that the variance below the head follows, and 1 / 0.3 the largest
-constexpr double kSmallestStep = 0.05;  // of the log of the scale, before the variance follows
+// Of the factor by which the pretrained head is wrong about how sure it is.
+constexpr double kVariance = 0.1;
+// Of what was learned of it, per step.
+constexpr double kMemory = 0.99;
+// That the variance below the head follows; the largest is its inverse.
+constexpr double kLeastScale = 0.3;
+// Of the log of the scale, before the variance follows.
+constexpr double kSmallestStep = 0.05;
 
 }  // namespace
 

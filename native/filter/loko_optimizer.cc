@@ -348,7 +348,7 @@ void LokoOptimizer::predictNext(Backend& backend) {
     // s, d and h are kept over p: where a cap takes from p, they have to stay what they are.
     if (factor * state_.largest > cap) {
       const int rows = lowRank_.factorRows();
-      backend.capVariance(*state_.p, cap, *state_.factor, rows - 3, rows);
+      backend.capVariance(*state_.p, cap, *state_.factor, rows - lowRank_.dualRows(), rows);
     }
   } else {
     backend.transition(*state_.p, 0, state_.p->size(), {factor, saturated(added), saturated(cap)});
@@ -362,7 +362,7 @@ void LokoOptimizer::followHead(Backend& backend) {
   const double cap = largestAllowed();
   const double growth = state_.head.growthBelow(cap / state_.largest);
   if (growth == 1) return;
-  const int rows = lowRank_.factorRows(), rank = rows - 3;
+  const int rows = lowRank_.factorRows(), rank = rows - lowRank_.dualRows();
   for (const ParameterRange& range : belowHead_) {
     backend.transition(*state_.p, range.begin, range.end, {growth, 0, saturated(cap)});
     for (int row = 0; row < rows - 1; ++row) {

@@ -184,7 +184,7 @@ bool LowRank::plan(const Measurement& measurement, KalmanUpdate& update) {
   }
   update.rows = update.rootRows = rows_;
   update.factorRows = factorRows();
-  update.dualRows = adaptive_ ? 3 : 0;
+  update.dualRows = dualRows();
   update.gain = gain_.data();
   update.root = root_.data();
   update.carry = carry_.data();

@@ -27,7 +27,9 @@ class LowRank {
   /// L rows of W, and the three rows of an adaptive gain if `adaptive`.
   LowRank(int rank, bool adaptive) : rank_(rank), adaptive_(adaptive) {}
 
-  int factorRows() const { return rank_ + (adaptive_ ? 3 : 0); }
+  int factorRows() const { return rank_ + dualRows(); }
+  /// The last rows of the factor: s/p, d/p and h/p, which are kept over p.
+  int dualRows() const { return adaptive_ ? 3 : 0; }
 
   /// What an adaptive gain sees of the parameters before a step; zeros without one.
   struct Directions {

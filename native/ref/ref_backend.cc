@@ -123,6 +123,7 @@ class RefBackend final : public Backend {
 
   void capVariance(StateArray& p, double most, StateArray& factor, int firstRow,
                    int lastRow) override {
+    checkRows(factor, p.size(), firstRow, lastRow);
     ref::capVariance(valuesOf(p), most, valuesOf(factor), firstRow, lastRow);
   }
   KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, StateArray& p) override {

@@ -2,7 +2,6 @@
 // stream whose right answer is known.
 
 #include "core/softmax.h"
-#include "filter/optimizer_state.h"
 #include "filter_testing.h"
 
 using namespace loko;
@@ -30,18 +29,6 @@ LokoOptions adaptive(double p0, int rank) {
   options.covariance = Covariance::kLowRank;
   options.covarianceRank = rank;
   return options;
-}
-
-/// The number that the optimizer's state has under a name.
-double entryOf(LokoOptimizer& optimizer, FormulaObjective& objective, const std::string& name) {
-  const std::vector<double> values = readState(optimizer, objective);
-  std::size_t begin = 0;
-  for (const StateEntry& entry : describeState(optimizer, objective.parameters())) {
-    if (entry.name == name) return values[begin];
-    begin += static_cast<std::size_t>(entry.size);
-  }
-  FAIL("no entry ", name);
-  return 0;
 }
 
 /// theta with 0 before `head`.

@@ -11,11 +11,13 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "core/objective.h"
 #include "cpu/cpu_backend.h"
 #include "filter/loko_optimizer.h"
+#include "filter/optimizer_state.h"
 #include "ref/ref_backend.h"
 
 namespace loko::test {
@@ -362,6 +364,18 @@ inline Vector factorValuesOf(FormulaObjective& objective, const LokoOptimizer& o
   Vector values(static_cast<std::size_t>(factor.size()));
   objective.backend().readState(factor, values.data());
   return values;
+}
+
+/// The number that the optimizer's state has under a name.
+inline double entryOf(Optimizer& optimizer, FormulaObjective& objective, const std::string& name) {
+  const std::vector<double> values = readState(optimizer, objective);
+  std::size_t begin = 0;
+  for (const StateEntry& entry : describeState(optimizer, objective.parameters())) {
+    if (entry.name == name) return values[begin];
+    begin += static_cast<std::size_t>(entry.size);
+  }
+  FAIL("no entry ", name);
+  return 0;
 }
 
 inline LokoOptimizer makeLoko(FormulaObjective& objective, const LokoOptions& options) {

@@ -64,17 +64,6 @@ std::unique_ptr<Optimizer> makeOptimizer(int kind, Problem& problem) {
   return std::make_unique<GradientOptimizer>(backend, n, options);
 }
 
-/// The number that the state has under a name; 0 where it has none.
-double entryOf(Optimizer& optimizer, Problem& problem, const std::string& name) {
-  const std::vector<double> values = readState(optimizer, problem.network);
-  std::size_t begin = 0;
-  for (const StateEntry& entry : describeState(optimizer, problem.network.parameters())) {
-    if (entry.name == name) return values[begin];
-    begin += static_cast<std::size_t>(entry.size);
-  }
-  return 0;
-}
-
 }  // namespace
 
 TEST_SUITE("optimizer state") {
@@ -85,7 +74,7 @@ TEST_SUITE("optimizer state") {
         Problem problem(precision), other(precision);
         const auto optimizer = makeOptimizer(kind, problem), restored = makeOptimizer(kind, other);
         for (int i = 0; i < 12; ++i) problem.step(*optimizer, i);
-        if (kind == 3) REQUIRE(entryOf(*optimizer, problem, "head_scale_followed") != 1);
+        if (kind == 3) REQUIRE(entryOf(*optimizer, problem.network, "head_scale_followed") != 1);
         other.step(*restored, 9);
         writeState(*restored, other.network, readState(*optimizer, problem.network));
         for (int i = 12; i < 30; ++i) {
