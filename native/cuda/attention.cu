@@ -50,14 +50,22 @@ struct Covered {
   int begin, end;
 };
 
+/// The column of a tile that forEachOutput() gives this thread.
+__device__ int columnOfThread() {
+  return static_cast<int>(threadIdx.x) % kTileColumns;
+}
+
 /// Calls store(row, column, sum) for every output of a tile that exists; `out` is free again afterwards.
+/// What store() reads of memory, it waits for: it should have been read before.
 template <class Math, int kRows, class Store>
 __device__ void forEachOutput(const Tile<Math, kRows>& tile, float* out, Covered rows,
                               Covered columns, const Store& store) {
   tile.store(out, kOutLd);
   __syncthreads();
-  for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-    const int i = e / kTileColumns, j = e % kTileColumns;
+  const int j = columnOfThread();
+#pragma unroll
+  for (int e = 0; e < kRows * kTileColumns / kTileThreads; ++e) {
+    const int i = static_cast<int>(threadIdx.x) / kTileColumns + e * (kTileThreads / kTileColumns);
     if (rows.begin + i < rows.end && columns.begin + j < columns.end) {
       store(rows.begin + i, columns.begin + j, out[i * kOutLd + j]);
     }
@@ -81,25 +89,30 @@ __device__ void scores(const ForwardArgs& args, int sample, int head, int first,
   for (int key = 0; key < shape.keys; key += kTileColumns) {
     Tile<Math, kRows> tile;
     tile.clear();
+    const int mine = key + columnOfThread();
+    const float mask = args.mask.present() && mine < shape.keys ? args.mask.at(sample, 0)[mine] : 0;
     addProduct(tile, left, right, Fetch<false, kRows>(q, first, 0, shape.queries),
                Fetch<false, kTileColumns>(k, key, 0, shape.keys), 0, shape.width, Unscaled{});
-    forEachOutput(tile, out, {first, shape.queries}, {key, shape.keys},
-                  [&](int t, int j, float sum) {
-                    float score = shape.scale * sum;
-                    if (args.mask.present()) score += args.mask.at(sample, 0)[j];
-                    args.probs.map.at(sample, head * shape.queries + t)[j] = score;
-                  });
+    forEachOutput(
+        tile, out, {first, shape.queries}, {key, shape.keys}, [&](int t, int j, float sum) {
+          args.probs.map.at(sample, head * shape.queries + t)[j] = shape.scale * sum + mask;
+        });
   }
 }
 
-/// In place, a warp for each row.
+__device__ float warpMax(float value) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+/// In place, a warp for each row, of any length.
 __device__ void softmaxRow(float* row, int count) {
   const int lane = threadIdx.x % 32;
   float largest = -INFINITY;
   for (int j = lane; j < count; j += 32) largest = fmaxf(largest, row[j]);
-  for (int offset = 16; offset > 0; offset /= 2) {
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
-  }
+  largest = warpMax(largest);
   float sum = 0;
   for (int j = lane; j < count; j += 32) {
     const float value = expf(row[j] - largest);
@@ -108,6 +121,59 @@ __device__ void softmaxRow(float* row, int count) {
   }
   sum = warpSum(sum);
   for (int j = lane; j < count; j += 32) row[j] /= sum;
+}
+
+/// In place, the rows of a block, kBatch of a warp's at a time, of at most 32 * kPerLane columns. They stay in registers,
+/// so that a warp waits for memory once for each batch, where softmaxRow() waits three times for each row.
+template <int kRows, int kBatch, int kPerLane, class RowOf>
+__device__ void softmaxInRegisters(const RowOf& rowOf, int rows, int count) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int first = warp; first < kRows; first += kBatch * kWarps) {
+    float values[kBatch][kPerLane];
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = first + b * kWarps;
+      const float* row = i < rows ? rowOf(i) : nullptr;
+#pragma unroll
+      for (int c = 0; c < kPerLane; ++c) {
+        const int j = lane + 32 * c;
+        values[b][c] = row != nullptr && j < count ? row[j] : -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const int i = first + b * kWarps;
+      if (i >= rows) break;
+      float largest = -INFINITY, sum = 0;
+#pragma unroll
+      for (int c = 0; c < kPerLane; ++c) largest = fmaxf(largest, values[b][c]);
+      largest = warpMax(largest);
+#pragma unroll
+      for (int c = 0; c < kPerLane; ++c) {
+        if (lane + 32 * c >= count) continue;
+        values[b][c] = expf(values[b][c] - largest);
+        sum += values[b][c];
+      }
+      sum = warpSum(sum);
+      float* row = rowOf(i);
+#pragma unroll
+      for (int c = 0; c < kPerLane; ++c) {
+        if (lane + 32 * c < count) row[lane + 32 * c] = values[b][c] / sum;
+      }
+    }
+  }
+}
+
+/// In place, rows [0, rows) of what rowOf gives, of which the block has kRows at most.
+template <int kRows, class RowOf>
+__device__ void softmaxRows(const RowOf& rowOf, int rows, int count) {
+  if (count <= 128) {
+    softmaxInRegisters<kRows, 4, 4>(rowOf, rows, count);
+  } else if (count <= 512) {
+    softmaxInRegisters<kRows, 1, 16>(rowOf, rows, count);
+  } else {
+    for (int i = threadIdx.x / 32; i < rows && i < kRows; i += kWarps) softmaxRow(rowOf(i), count);
+  }
 }
 
 template <class Math, int kRows>
@@ -123,9 +189,9 @@ __global__ void __launch_bounds__(kTileThreads)
   const int first = static_cast<int>(blockIdx.x) % tiles * kRows;
 
   scores<Math, kRows>(args, sample, head, first, left, rightAlong, out);
-  for (int i = threadIdx.x / 32; i < kRows && first + i < shape.queries; i += kWarps) {
-    softmaxRow(args.probs.map.at(sample, head * shape.queries + first + i), shape.keys);
-  }
+  softmaxRows<kRows>(
+      [&](int i) { return args.probs.map.at(sample, head * shape.queries + first + i); },
+      shape.queries - first, shape.keys);
   __syncthreads();
   if (!args.o.present()) return;
 
@@ -148,25 +214,54 @@ struct BackwardArgs {
   Head dout, q, k, v;
   Rows o, probs, dq, dk, dv;
   float* rowSums;  // [segments, heads, queries]: rowsum(dO * o)
+
+  /// 0 for a query or a key that does not exist.
+  __device__ float probability(int sample, int head, int t, int j) const {
+    if (t >= shape.queries || j >= shape.keys) return 0;
+    return probs.at(sample, head * shape.queries + t)[j];
+  }
 };
 
-/// [kRows, 32] of a left operand from what compute(row, column) gives for columns [half, half + 32).
-template <class Math, int kRows, class Compute>
-__device__ void fillLeft(LeftTile<Math, kRows>& left, bool rowsInnermost, const Compute& compute) {
-  for (int e = threadIdx.x; e < kRows * kTileDepth; e += kTileThreads) {
-    const int row = rowsInnermost ? e % kRows : e / kTileDepth;
-    const int k = rowsInnermost ? e / kRows : e % kTileDepth;
-    left.set(row, k, compute(row, k));
+/// [kRows, 32] of a left operand: compute(row, column, what load(row, column) read). Eight reads are on their
+/// way before the first is used.
+template <class Math, int kRows, class Load, class Compute>
+__device__ void fillLeft(LeftTile<Math, kRows>& left, bool rowsInnermost, const Load& load,
+                         const Compute& compute) {
+  constexpr int kMine = kRows * kTileDepth / kTileThreads;
+  const auto rowOf = [&](int e) {
+    const int at = static_cast<int>(threadIdx.x) + e * kTileThreads;
+    return rowsInnermost ? at % kRows : at / kTileDepth;
+  };
+  const auto columnOf = [&](int e) {
+    const int at = static_cast<int>(threadIdx.x) + e * kTileThreads;
+    return rowsInnermost ? at / kRows : at % kTileDepth;
+  };
+  constexpr int kAtOnce = kMine < 8 ? kMine : 8;
+#pragma unroll
+  for (int first = 0; first < kMine; first += kAtOnce) {
+    float values[kAtOnce];
+#pragma unroll
+    for (int e = 0; e < kAtOnce; ++e) values[e] = load(rowOf(first + e), columnOf(first + e));
+#pragma unroll
+    for (int e = 0; e < kAtOnce; ++e) {
+      const int row = rowOf(first + e), column = columnOf(first + e);
+      left.set(row, column, compute(row, column, values[e]));
+    }
   }
 }
 
 /// 32 rows of a right operand read across.
+using RightRows = Fetch<true, kTileColumns>;
+
+__device__ RightRows::Parts loadRight(const Operand& operand, int column, int width, int k,
+                                      int depth) {
+  const RightRows fetch(operand, column, 0, width);
+  return fetch.whole(depth) ? fetch.load<true>(k, depth) : fetch.load<false>(k, depth);
+}
+
 template <class Math>
-__device__ void fillRight(RightTile<Math, true>& right, const Operand& operand, int column,
-                          int width, int k, int depth) {
-  Fetch<true, kTileColumns> fetch(operand, column, 0, width);
-  fetch.load(k, depth);
-  fetch.each([&](int c, int row, float value) { right.set(row, c, value); });
+__device__ void fillRight(RightTile<Math, true>& right, const RightRows::Parts& parts) {
+  parts.each([&](int c, int row, float value) { right.set(row, c, value); });
 }
 
 /// dq = scale dS k for a tile of queries, and the row sums that the other kernel needs.
@@ -183,21 +278,25 @@ __global__ void __launch_bounds__(kTileThreads)
   const int segment = static_cast<int>(blockIdx.x) / tiles, sample = segment % shape.samples;
   const int first = static_cast<int>(blockIdx.x) % tiles * kRows, head = blockIdx.y;
 
-  for (int i = threadIdx.x / 32; i < kRows; i += kWarps) {
-    float sum = 0;
-    const bool exists = first + i < shape.queries;
-    if (exists) {
-      const float* dout = args.dout.map.at(segment, first + i) + begin;
-      const float* o = args.o.at(sample, first + i) + begin;
-      for (int c = threadIdx.x % 32; c < shape.width; c += 32) sum += dout[c] * o[c];
+  const int warp = threadIdx.x / 32;
+  float sums[kRows / kWarps] = {};
+  for (int c = threadIdx.x % 32; c < shape.width; c += 32) {
+#pragma unroll
+    for (int r = 0; r < kRows / kWarps; ++r) {
+      const int t = first + warp + r * kWarps;
+      if (t >= shape.queries) continue;
+      sums[r] += args.dout.map.at(segment, t)[begin + c] * args.o.at(sample, t)[begin + c];
     }
-    sum = warpSum(sum);
-    if (threadIdx.x % 32 == 0) {
-      rowSums[i] = sum;
-      if (exists) {
-        args.rowSums[(static_cast<std::int64_t>(segment) * shape.heads + head) * shape.queries +
-                     first + i] = sum;
-      }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows / kWarps; ++r) {
+    const int i = warp + r * kWarps;
+    const float sum = warpSum(sums[r]);
+    if (threadIdx.x % 32 != 0) continue;
+    rowSums[i] = sum;
+    if (first + i < shape.queries) {
+      args.rowSums[(static_cast<std::int64_t>(segment) * shape.heads + head) * shape.queries +
+                   first + i] = sum;
     }
   }
   __syncthreads();
@@ -205,6 +304,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
   const Operand dout = args.dout.of(segment, begin);
   const Operand k = args.k.of(sample, begin), v = args.v.of(sample, begin);
+  const auto probability = [&](int t, int j) { return args.probability(sample, head, t, j); };
   for (int column = 0; column < shape.width; column += kTileColumns) {
     Tile<Math, kRows> dq;
     dq.clear();
@@ -216,13 +316,14 @@ __global__ void __launch_bounds__(kTileThreads)
       dp.store(out, kOutLd);
       __syncthreads();
       for (int half = 0; half < kTileColumns; half += kTileDepth) {
-        fillLeft(left, false, [&](int row, int depth) {
-          const int t = first + row, j = key + half + depth;
-          if (t >= shape.queries || j >= shape.keys) return 0.0f;
-          const float p = args.probs.at(sample, head * shape.queries + t)[j];
-          return p * (out[row * kOutLd + half + depth] - rowSums[row]);
-        });
-        fillRight(rightAcross, k, column, shape.width, key + half, shape.keys);
+        const auto keys = loadRight(k, column, shape.width, key + half, shape.keys);
+        fillLeft(
+            left, false,
+            [&](int row, int depth) { return probability(first + row, key + half + depth); },
+            [&](int row, int depth, float p) {
+              return p * (out[row * kOutLd + half + depth] - rowSums[row]);
+            });
+        fillRight(rightAcross, keys);
         __syncthreads();
         dq.add(left, rightAcross);
         __syncthreads();
@@ -242,6 +343,7 @@ __global__ void __launch_bounds__(kTileThreads)
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
   alignas(32) __shared__ float out[kRows * kOutLd];
+  __shared__ float sums[kTileColumns];  // rowSums of the queries at hand
   const Shape& shape = args.shape;
   const int tiles = (shape.keys + kRows - 1) / kRows, begin = blockIdx.y * shape.width;
   const int segment = static_cast<int>(blockIdx.x) / tiles, sample = segment % shape.samples;
@@ -250,9 +352,7 @@ __global__ void __launch_bounds__(kTileThreads)
       args.rowSums + (static_cast<std::int64_t>(segment) * shape.heads + head) * shape.queries;
   const Operand dout = args.dout.of(segment, begin);
   const Operand q = args.q.of(sample, begin), v = args.v.of(sample, begin);
-  const auto probability = [&](int t, int j) {
-    return args.probs.at(sample, head * shape.queries + t)[j];
-  };
+  const auto probability = [&](int t, int j) { return args.probability(sample, head, t, j); };
 
   for (int column = 0; column < shape.width; column += kTileColumns) {
     Tile<Math, kRows> dk, dv;
@@ -260,32 +360,43 @@ __global__ void __launch_bounds__(kTileThreads)
     dv.clear();
     for (int query = 0; query < shape.queries; query += kTileColumns) {
       if (args.dk.present()) {
+        if (threadIdx.x < kTileColumns) {
+          const int t = query + static_cast<int>(threadIdx.x);
+          sums[threadIdx.x] = t < shape.queries ? rowSums[t] : 0;
+        }
         Tile<Math, kRows> dp;
         dp.clear();
-        addProduct(dp, left, rightAlong, Fetch<false, kRows>(v, first, 0, shape.keys),
-                   Fetch<false, kTileColumns>(dout, query, 0, shape.queries), 0, shape.width,
-                   Unscaled{});
+        // Three tiles of sums leave no room for more steps ahead.
+        addProduct<32>(dp, left, rightAlong, Fetch<false, kRows>(v, first, 0, shape.keys),
+                       Fetch<false, kTileColumns>(dout, query, 0, shape.queries), 0, shape.width,
+                       Unscaled{});
         dp.store(out, kOutLd);
         __syncthreads();
       }
       for (int half = 0; half < kTileColumns; half += kTileDepth) {
+        const auto load = [&](const Operand& operand) {
+          return loadRight(operand, column, shape.width, query + half, shape.queries);
+        };
         if (args.dk.present()) {
-          fillLeft(left, true, [&](int row, int depth) {
-            const int j = first + row, t = query + half + depth;
-            if (j >= shape.keys || t >= shape.queries) return 0.0f;
-            return probability(t, j) * (out[row * kOutLd + half + depth] - rowSums[t]);
-          });
-          fillRight(rightAcross, q, column, shape.width, query + half, shape.queries);
+          const auto queries = load(q);
+          fillLeft(
+              left, true,
+              [&](int row, int depth) { return probability(query + half + depth, first + row); },
+              [&](int row, int depth, float p) {
+                return p * (out[row * kOutLd + half + depth] - sums[half + depth]);
+              });
+          fillRight(rightAcross, queries);
           __syncthreads();
           dk.add(left, rightAcross);
           __syncthreads();
         }
         if (args.dv.present()) {
-          fillLeft(left, true, [&](int row, int depth) {
-            const int j = first + row, t = query + half + depth;
-            return j < shape.keys && t < shape.queries ? probability(t, j) : 0.0f;
-          });
-          fillRight(rightAcross, dout, column, shape.width, query + half, shape.queries);
+          const auto cotangents = load(dout);
+          fillLeft(
+              left, true,
+              [&](int row, int depth) { return probability(query + half + depth, first + row); },
+              [](int, int, float p) { return p; });
+          fillRight(rightAcross, cotangents);
           __syncthreads();
           dv.add(left, rightAcross);
           __syncthreads();

@@ -80,9 +80,11 @@ class Context {
 
   // ---- workspace, shared by all kernels of the stream: need*() belong to prepare(), the others to run()
   static constexpr std::int64_t kMaxTileOutputs = 64 * 64;
+  static constexpr int kSplitBlocksPerMultiprocessor = 2;
   static constexpr std::int64_t kResultBytes = 64 * 1024;
-  /// Sums of products whose depth is split, and how many shares of each tile have come: room for as many
-  /// tiles times shares as there are multiprocessors.
+  /// Sums of products whose depth is split, and how many shares of each tile have come: room for
+  /// splitBlocks() tiles times shares.
+  int splitBlocks() const { return kSplitBlocksPerMultiprocessor * multiprocessors_; }
   float* partials() const { return partials_.data(); }
   unsigned* arrivals() const { return arrivals_.data(); }
   void needFloats(std::int64_t count);

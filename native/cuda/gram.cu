@@ -1,5 +1,5 @@
 // V diag(p) V^T over a range of columns, V = [factor; G]: every block takes a slab of columns, and the slabs
-// are added in their order in float64.
+// are added in a fixed order in float64.
 //
 //   up to 8 rows   a thread owns columns and all pairs of rows, in float64
 //   above          32 x 32 pairs in a block, float32 within 64 columns, float64 across
@@ -20,6 +20,7 @@ constexpr int kThreads = 256;
 constexpr int kFewRows = 8;
 constexpr int kTileRows = 32, kTileColumns = 64;
 constexpr int kMaxSlabs = 256;
+constexpr int kSlabGroups = kThreads / 32;
 constexpr int kFullGrid = 2048;  // blocks that fill a device
 
 struct Columns {
@@ -31,8 +32,9 @@ struct Columns {
 };
 
 __device__ inline float valueAt(const Columns& columns, int row, std::int64_t c) {
-  return row < columns.factorRows ? columns.factor[row * columns.ld + c]
-                                  : columns.jacobian[(row - columns.factorRows) * columns.ld + c];
+  const bool carried = row < columns.factorRows;
+  const float* base = carried ? columns.factor : columns.jacobian;
+  return base[(carried ? row : row - columns.factorRows) * columns.ld + c];
 }
 
 __device__ inline float weightAt(const Columns& columns, std::int64_t c) {
@@ -43,8 +45,9 @@ __device__ inline float weightAt(const Columns& columns, std::int64_t c) {
 template <int kRows>
 __global__ void fewRowsKernel(const Columns columns, int rows, double* partials) {
   constexpr int kPairs = kRows * (kRows + 1) / 2;
-  __shared__ double shared[kThreads / 32];
+  __shared__ double shared[kThreads / 32][kPairs];
   double sums[kPairs];
+#pragma unroll
   for (double& sum : sums) sum = 0;
   const std::int64_t begin = columns.begin + blockIdx.x * columns.slabColumns;
   const std::int64_t end = min(columns.end, begin + columns.slabColumns);
@@ -61,14 +64,64 @@ __global__ void fewRowsKernel(const Columns columns, int rows, double* partials)
       for (int j = 0; j <= i; ++j) sums[pair++] += weighted * static_cast<double>(g[j]);
     }
   }
-  const int pairs = rows * (rows + 1) / 2;
+  // A constant index, or the sums lie in memory from the beginning.
+#pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
-    if (pair >= pairs) break;
-    const double sum = blockSum(sums[pair], shared);
-    if (threadIdx.x == 0) partials[std::int64_t{blockIdx.x} * pairs + pair] = sum;
-    __syncthreads();
+    const double sum = warpSum(sums[pair]);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32][pair] = sum;
   }
+  __syncthreads();
+  const int pairs = rows * (rows + 1) / 2, pair = static_cast<int>(threadIdx.x);
+  if (pair >= pairs) return;
+  double sum = shared[0][pair];
+  for (int warp = 1; warp < kThreads / 32; ++warp) sum += shared[warp][pair];
+  partials[std::int64_t{blockIdx.x} * pairs + pair] = sum;
 }
+
+/// What a thread reads of two times 32 rows and 64 columns: one column, every fourth row.
+class PairOfTiles {
+ public:
+  static constexpr int kRowStep = kThreads / kTileColumns;
+  static constexpr int kCount = kTileRows / kRowStep;
+
+  __device__ PairOfTiles(const Columns& columns, int rows, int leftTile, int rightTile)
+      : columns_(columns),
+        rows_(rows),
+        left_(leftTile * kTileRows),
+        right_(rightTile * kTileRows) {}
+
+  __device__ void load(std::int64_t column, std::int64_t end) {
+    const std::int64_t c = column + offset();
+    weight_ = c < end ? weightAt(columns_, c) : 0;
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) {
+      const int i = left_ + row(e), j = right_ + row(e);
+      lefts_[e] = c < end && i < rows_ ? valueAt(columns_, i, c) : 0;
+      if (left_ != right_) rights_[e] = c < end && j < rows_ ? valueAt(columns_, j, c) : 0;
+    }
+  }
+
+  template <class Tile>
+  __device__ void store(Tile& left, Tile& right) const {
+#pragma unroll
+    for (int e = 0; e < kCount; ++e) {
+      left[row(e)][offset()] = weight_ * lefts_[e];
+      right[row(e)][offset()] = left_ != right_ ? rights_[e] : lefts_[e];
+    }
+  }
+
+ private:
+  __device__ static int offset() {
+    return static_cast<int>(threadIdx.x) % kTileColumns;
+  }
+  __device__ static int row(int e) {
+    return static_cast<int>(threadIdx.x) / kTileColumns + e * kRowStep;
+  }
+
+  const Columns& columns_;
+  int rows_, left_, right_;
+  float weight_, lefts_[kCount], rights_[kCount];
+};
 
 /// Block (pair of 32 rows, slab): partials[slab][pair][32][32].
 __global__ void manyRowsKernel(const Columns columns, int rows, double* partials) {
@@ -79,16 +132,12 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
   const std::int64_t end = min(columns.end, begin + columns.slabColumns);
   const int ty = threadIdx.x / 16 * 2, tx = threadIdx.x % 16 * 2;
   double sums[2][2] = {};
+  PairOfTiles mine(columns, rows, leftTile, rightTile);
+  mine.load(begin, end);
   for (std::int64_t column = begin; column < end; column += kTileColumns) {
-    for (int e = threadIdx.x; e < kTileRows * kTileColumns; e += kThreads) {
-      const int row = e / kTileColumns, offset = e % kTileColumns;
-      const std::int64_t c = column + offset;
-      const int i = leftTile * kTileRows + row, j = rightTile * kTileRows + row;
-      const float weight = c < end ? weightAt(columns, c) : 0;
-      left[row][offset] = c < end && i < rows ? weight * valueAt(columns, i, c) : 0;
-      right[row][offset] = c < end && j < rows ? valueAt(columns, j, c) : 0;
-    }
+    mine.store(left, right);
     __syncthreads();
+    mine.load(column + kTileColumns, end);  // on its way while this one is multiplied
     float part[2][2] = {};
     for (int c = 0; c < kTileColumns; ++c) {
       for (int a = 0; a < 2; ++a) {
@@ -109,11 +158,14 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
   }
 }
 
-/// gram += the slabs in order, both triangles.
+/// gram += the slabs, both triangles. A block has 32 entries, and eight groups of threads, each with every eighth slab:
+/// one thread for all of them would wait for memory as often as there are slabs.
 __global__ void addSlabsKernel(const double* partials, int rows, int slabs, double* gram) {
-  const std::int64_t index = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  __shared__ double shared[kSlabGroups][32];
+  const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t index = std::int64_t{blockIdx.x} * 32 + lane;
   const int i = static_cast<int>(index / rows), j = static_cast<int>(index % rows);
-  if (i >= rows || j > i) return;
+  const bool exists = i < rows && j <= i;
   std::int64_t offset, stride;
   if (rows <= kFewRows) {
     stride = rows * (rows + 1) / 2;
@@ -125,10 +177,18 @@ __global__ void addSlabsKernel(const double* partials, int rows, int slabs, doub
     const std::int64_t pair = std::int64_t{leftTile} * (leftTile + 1) / 2 + rightTile;
     offset = (pair * kTileRows + i % kTileRows) * kTileRows + j % kTileRows;
   }
-  double sum = gram[index];
-  for (int slab = 0; slab < slabs; ++slab) sum += partials[slab * stride + offset];
-  gram[index] = sum;
-  gram[std::int64_t{j} * rows + i] = sum;
+  double sum = 0;
+#pragma unroll 8
+  for (int slab = group; slab < (exists ? slabs : 0); slab += kSlabGroups) {
+    sum += partials[slab * stride + offset];
+  }
+  shared[group][lane] = sum;
+  __syncthreads();
+  if (group > 0 || !exists) return;
+  double all = gram[index];
+  for (int g = 0; g < kSlabGroups; ++g) all += shared[g][lane];
+  gram[index] = all;
+  gram[std::int64_t{j} * rows + i] = all;
 }
 
 std::int64_t pairTiles(int rows) {
@@ -196,7 +256,7 @@ void run(const Gram& op, const Frame& frame, Context& context) {
            manyRowsKernel, columns, rows, partials);
   }
   const std::int64_t entries = std::int64_t{rows} * rows;
-  launch({"Gram, slabs", dim3(static_cast<unsigned>(ceilDiv<std::int64_t>(entries, kThreads))),
+  launch({"Gram, slabs", dim3(static_cast<unsigned>(ceilDiv<std::int64_t>(entries, 32))),
           dim3(kThreads), context.stream()},
          addSlabsKernel, partials, rows, static_cast<int>(slabs), context.gram(rows));
 }

@@ -140,6 +140,7 @@ __global__ void fewRowsKernel(const UpdateArgs args) {
 class FetchStacked {
  public:
   static constexpr bool kAcross = true;
+  static constexpr bool kWhole = false;
   using Parts = Vectors<kAcross, kTileColumns>;
 
   __device__ FetchStacked(const UpdateArgs& args, std::int64_t column)
@@ -149,27 +150,22 @@ class FetchStacked {
 
   __device__ int columns() const { return columns_; }
 
-  __device__ void load(int k, int depth) {
+  template <bool>
+  __device__ Parts load(int k, int depth) const {
+    Parts parts;
 #pragma unroll
     for (int i = 0; i < Parts::kCount; ++i) {
       const int at = k + Parts::depthOf(i), extent = Parts::extentOf(i);
-      const bool outside = at >= depth || extent >= columns_;
-      parts_.values[i] = outside ? make_float4(0, 0, 0, 0)
-                                 : fetchVector(args_.row(at) + column_ + extent, columns_ - extent,
-                                               args_.n % 4 == 0);
+      const float* start = at >= depth ? nullptr : args_.row(at) + column_ + extent;
+      parts.packed[i] = fetchVector<false>(start, columns_ - extent, args_.n % 4 == 0);
     }
-  }
-
-  template <class Set>
-  __device__ void each(Set set) const {
-    parts_.each(set);
+    return parts;
   }
 
  private:
   const UpdateArgs& args_;
   std::int64_t column_;
   int columns_;
-  Parts parts_;
 };
 
 /// kCarryTiles: tiles of the rows that are carried.

@@ -1,18 +1,20 @@
 // Tiles of 64 (or 16) x 64 outputs, one block each. Few tiles would leave most of a device idle, so the
-// depth of a product is split where there are fewer tiles than multiprocessors: every block leaves its
+// depth of a product is split where there are fewer tiles than the device has room for: every block leaves its
 // share of the sums in the workspace, and the last one to come adds them up, in the order of the shares,
 // and runs the epilogue. The number of shares follows from the shape and the device: the same product on
 // the same device has the same bits.
 //
-// RoBERTa-base, 128 rows, 768 x 768, bfloat16: 24 tiles in 5 shares = 120 blocks; 1.2 MB of weights,
-// 0.4 MB of activations, 151 MFLOP.
+// RoBERTa-base, 128 rows, 768 x 768, bfloat16: 24 tiles in 4 shares of 6 steps = 96 blocks; 1.2 MB of
+// weights, 0.4 MB of activations, 151 MFLOP. Bytes and operations take 0.5 us; the rest is the way to memory and back, three
+// times: operands, shares, epilogue (docs/decisions/loads-in-flight.md).
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/status.h"
-#include "cuda/activation.cuh"
 #include "cuda/block_product.cuh"
 #include "cuda/context.h"
+#include "cuda/epilogue.cuh"
 #include "cuda/launch.h"
 #include "cuda/patches.cuh"
 #include "cuda/product.h"
@@ -28,11 +30,12 @@ struct Split {
 };
 
 constexpr int kFewRows = 16, kManyRows = 64;
-constexpr int kOutLd = kTileColumns + 4;
 static_assert(kManyRows * kTileColumns == Context::kMaxTileOutputs);
 constexpr int kMaxShares = 16;
-constexpr int kLeastSteps = 2;  // of depth, in a share
 constexpr int kMaxGridY = 65535;
+
+template <class Math>
+constexpr bool kMeetsHalves = std::is_same_v<Math, Bfloat16>;
 
 __device__ bool reaches(const Term& term, int column) {
   return term.begin < column + kTileColumns && term.end > column;
@@ -40,6 +43,10 @@ __device__ bool reaches(const Term& term, int column) {
 
 __device__ int stepsOf(const Term& term) {
   return (term.depth + kTileDepth - 1) / kTileDepth;
+}
+
+__host__ __device__ bool unscaled(const Term& term) {
+  return term.scale == 1 && term.columnScale == nullptr && term.depthScale == nullptr;
 }
 
 /// What a value of the right operand is multiplied by.
@@ -57,37 +64,56 @@ struct TermScale {
   }
 };
 
-/// Where the operands of a tile's terms come from.
-template <int kRows, bool kLeftAcross, bool kRightAcross>
+/// Where the operands of a tile's terms come from. Only frozen weights are bfloat16, and only kernels that
+/// multiply in bfloat16 meet them.
+template <class Math, int kRows, bool kLeftAcross, bool kRightAcross>
 struct PlainSource {
   int row, m, column;
 
   template <class Add>
   __device__ void operator()(int, const Term& term, const Add& add) const {
-    add(Fetch<kLeftAcross, kRows>(term.left, row, 0, m),
-        Fetch<kRightAcross, kTileColumns>(term.right, column, term.begin, term.end));
+    const Fetch<kLeftAcross, kRows> left(term.left, row, 0, m);
+    if constexpr (kMeetsHalves<Math>) {
+      if (term.right.half) {
+        add(left,
+            Fetch<kRightAcross, kTileColumns, true>(term.right, column, term.begin, term.end));
+        return;
+      }
+    }
+    add(left, Fetch<kRightAcross, kTileColumns>(term.right, column, term.begin, term.end));
   }
 };
 
 /// The first term is a convolution (Gather), the others are plain.
-template <int kRows, bool kOfCotangent>
+template <class Math, int kRows, bool kOfCotangent>
 struct PatchSource {
   const Patches& patches;
   int row, m, column;
 
   template <class Add>
   __device__ void operator()(int index, const Term& term, const Add& add) const {
-    using Right = Fetch<kOfCotangent, kTileColumns>;
     if (index > 0) {
       add(Fetch<false, kRows>(term.left, row, 0, m),
-          Right(term.right, column, term.begin, term.end));
+          Fetch<kOfCotangent, kTileColumns>(term.right, column, term.begin, term.end));
       return;
     }
     const FetchPatches<kRows, kOfCotangent> left(term.left, patches, row, m);
+    if constexpr (kMeetsHalves<Math>) {
+      if (term.right.half) {
+        add(left, weights<true>(term));
+        return;
+      }
+    }
+    add(left, weights<false>(term));
+  }
+
+ private:
+  template <bool kHalf>
+  __device__ auto weights(const Term& term) const {
     if constexpr (kOfCotangent) {
-      add(left, FetchTurnedWeights(term.right, patches, column, term.end));
+      return FetchTurnedWeights<kHalf>(term.right, patches, column, term.end);
     } else {
-      add(left, Right(term.right, column, term.begin, term.end));
+      return Fetch<false, kTileColumns, kHalf>(term.right, column, term.begin, term.end);
     }
   }
 };
@@ -124,7 +150,7 @@ __device__ void sumTile(const Term* terms, int count, int column, const Source& 
     passed += stepsOf(term);
     if (begin >= end) continue;
     source(i, term, [&](const auto& fetchLeft, const auto& fetchRight) {
-      if (term.scale == 1 && term.columnScale == nullptr && term.depthScale == nullptr) {
+      if (term.right.half || unscaled(term)) {
         addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, Unscaled{});
       } else {
         addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, TermScale{term, column});
@@ -139,11 +165,14 @@ __device__ void sumTile(const Term* terms, int count, int column, const Source& 
 template <int kRows>
 __device__ bool gatherShares(const Split& split, int tile, float* out) {
   __shared__ bool last;
-  constexpr int kOutputs = kRows * kTileColumns;
+  using Mine = Outputs<kRows>;
+  constexpr int kVectors = kRows * kTileColumns / 4;
   const int shares = gridDim.z;
-  float* partials = split.partials + static_cast<std::int64_t>(tile) * shares * kOutputs;
-  for (int e = threadIdx.x; e < kOutputs; e += kTileThreads) {
-    partials[blockIdx.z * kOutputs + e] = out[e / kTileColumns * kOutLd + e % kTileColumns];
+  float4* partials = reinterpret_cast<float4*>(split.partials) +
+                     static_cast<std::int64_t>(tile) * shares * kVectors + threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < Mine::kCount; ++i) {
+    partials[blockIdx.z * kVectors + i * kTileThreads] = Mine::at(out, i);
   }
   __threadfence();
   __syncthreads();
@@ -153,42 +182,25 @@ __device__ bool gatherShares(const Split& split, int tile, float* out) {
   __syncthreads();
   if (!last) return false;
   __threadfence();
-  for (int e = threadIdx.x; e < kOutputs; e += kTileThreads) {
-    float sum = 0;
-    for (int share = 0; share < shares; ++share) sum += __ldcg(&partials[share * kOutputs + e]);
-    out[e / kTileColumns * kOutLd + e % kTileColumns] = sum;
+  float4 sums[Mine::kCount];
+#pragma unroll
+  for (int i = 0; i < Mine::kCount; ++i) sums[i] = make_float4(0, 0, 0, 0);
+#pragma unroll 2
+  for (int share = 0; share < shares; ++share) {
+    float4 values[Mine::kCount];  // all on their way before the first is added
+#pragma unroll
+    for (int i = 0; i < Mine::kCount; ++i) {
+      values[i] = __ldcg(&partials[share * kVectors + i * kTileThreads]);
+    }
+#pragma unroll
+    for (int i = 0; i < Mine::kCount; ++i) addTo(sums[i], values[i]);
   }
+#pragma unroll
+  for (int i = 0; i < Mine::kCount; ++i) Mine::at(out, i) = sums[i];
   if (threadIdx.x == 0) split.arrivals[tile] = 0;
   __syncthreads();
   return true;
 }
-
-__device__ void finish(const Epilogue& epilogue, int m, int n, float value) {
-  if (epilogue.addend.present()) value += epilogue.addend[m][n];
-  if (epilogue.bias != nullptr) value += epilogue.bias[n];
-  if (epilogue.residual.present()) value += epilogue.residual[m][n];
-  float* target = epilogue.transposed ? epilogue.target[n] + m * epilogue.columnStride
-                                      : epilogue.target[m] + n * epilogue.columnStride;
-  const float before = epilogue.accumulate ? *target : 0;
-  if (epilogue.ofSum) value += before;
-  if (epilogue.derivative.present()) {
-    value = timesDerivative(epilogue.ofRelu, value, epilogue.derivative[m][n]);
-  }
-  if (!epilogue.ofSum && epilogue.accumulate) value += before;
-  if (epilogue.activation != Activation::kNone) {
-    const Activated result = activate(epilogue.activation, value);
-    value = result.value;
-    if (epilogue.actGrad.present()) epilogue.actGrad[m][n] = result.derivative;
-  } else if (epilogue.actGrad.present()) {
-    epilogue.actGrad[m][n] = 1;
-  }
-  *target = value;
-}
-
-/// Where the block's tile begins.
-struct Corner {
-  int row, column;
-};
 
 template <int kRows>
 __device__ Corner cornerOf(int n) {
@@ -204,12 +216,7 @@ __device__ void runTile(const Term* terms, int count, int m, int n, const Corner
   alignas(32) __shared__ float out[kRows * kOutLd];
   sumTile<Math, kRows, kRightAcross>(terms, count, corner.column, source, out);
   if (gridDim.z > 1 && !gatherShares<kRows>(split, tileIndex, out)) return;
-  for (int e = threadIdx.x; e < kRows * kTileColumns; e += kTileThreads) {
-    const int i = epilogue.transposed ? e % kRows : e / kTileColumns;
-    const int j = epilogue.transposed ? e / kRows : e % kTileColumns;
-    const int row = corner.row + i, column = corner.column + j;
-    if (row < m && column < n) finish(epilogue, row, column, out[i * kOutLd + j]);
-  }
+  finishTile<kRows>(epilogue, m, n, corner, out);
 }
 
 template <class Math, int kRows, bool kRightAcross, Gather kGather>
@@ -222,9 +229,10 @@ __global__ void __launch_bounds__(kTileThreads)
                                        static_cast<int>(blockIdx.x));
   };
   if constexpr (kGather == Gather::kNone) {
-    with(PlainSource<kRows, false, kRightAcross>{corner.row, product.m, corner.column});
+    with(PlainSource<Math, kRows, false, kRightAcross>{corner.row, product.m, corner.column});
   } else {
-    with(PatchSource<kRows, kRightAcross>{product.patches, corner.row, product.m, corner.column});
+    with(PatchSource<Math, kRows, kRightAcross>{product.patches, corner.row, product.m,
+                                                corner.column});
   }
 }
 
@@ -248,7 +256,8 @@ __global__ void __launch_bounds__(kTileThreads)
   if constexpr (kTap) {
     with(TapSource<kRows>{products.window, product.tap, corner.row, product.m, corner.column});
   } else {
-    with(PlainSource<kRows, kLeftAcross, kRightAcross>{corner.row, product.m, corner.column});
+    with(PlainSource<Float32, kRows, kLeftAcross, kRightAcross>{corner.row, product.m,
+                                                                corner.column});
   }
 }
 
@@ -256,11 +265,15 @@ int stepsOfDepth(int depth) {
   return ceilDiv(depth, kTileDepth);
 }
 
-/// Shares of the depth that fill the device once.
+/// Shares of the depth: not more than fill the device with two blocks for each multiprocessor, of which one
+/// multiplies while the other waits for memory, nor more than a share has steps, since the last block adds
+/// up another share in about the time of another step.
 int sharesFor(std::int64_t tiles, int steps, const Context& context) {
-  const std::int64_t wanted = context.multiprocessors() / std::max<std::int64_t>(tiles, 1);
-  const std::int64_t possible = std::min(kMaxShares, steps / kLeastSteps);
-  return static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, possible)));
+  const std::int64_t most =
+      std::min<std::int64_t>(kMaxShares, context.splitBlocks() / std::max<std::int64_t>(tiles, 1));
+  int shares = 1;
+  while (shares < most && (shares + 1) * (shares + 1) <= steps) ++shares;
+  return shares;
 }
 
 template <int kRows, bool kRightAcross, Gather kGather>

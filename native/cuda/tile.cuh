@@ -126,7 +126,7 @@ class Tile<Math, kRows, true> {
     using Major = std::conditional_t<kAcross, row_major, col_major>;
     constexpr int kLeftLd = LeftTile<Math, kRows>::kLd, kRightLd = RightTile<Math, kAcross>::kLd;
     const int column = threadIdx.x / 32 * 16;
-#pragma unroll
+#pragma unroll 2  // TF32 has four: all of them at once do not fit into registers
     for (int k = 0; k < kTileDepth; k += Math::kStep) {
       fragment<matrix_b, 16, 16, Math::kStep, typename Math::Fragment, Major> b;
       load_matrix_sync(b, &right.values[kAcross ? k * kRightLd + column : column * kRightLd + k],
