@@ -22,7 +22,6 @@ namespace loko::cuda {
 namespace {
 
 constexpr int kFewRows = 16, kManyRows = 64;
-constexpr int kOutLd = kTileColumns + 4;
 constexpr int kWarps = kTileThreads / 32;
 
 struct Head {
@@ -123,8 +122,9 @@ __device__ void softmaxRow(float* row, int count) {
   for (int j = lane; j < count; j += 32) row[j] /= sum;
 }
 
-/// In place, the rows of a block, kBatch of a warp's at a time, of at most 32 * kPerLane columns. They stay in registers,
-/// so that a warp waits for memory once for each batch, where softmaxRow() waits three times for each row.
+/// In place, the rows of a block, kBatch of a warp's at a time, of at most 32 * kPerLane columns. They stay in
+/// registers, so that a warp waits for memory once for each batch, where softmaxRow() waits three times for
+/// each row.
 template <int kRows, int kBatch, int kPerLane, class RowOf>
 __device__ void softmaxInRegisters(const RowOf& rowOf, int rows, int count) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -16,8 +16,6 @@
 
 namespace loko::cuda {
 
-constexpr int kOutLd = kTileColumns + 4;  // of a tile's outputs in shared memory
-
 /// Where a block's tile begins.
 struct Corner {
   int row, column;

@@ -8,8 +8,8 @@
 // neighbouring rows. Either way a warp reads whole lines. What lies outside reads as 0.
 //
 // Rule: between a load and the use of what it brought must lie no branch that depends on it and no
-// arithmetic, or the thread waits for memory there and the loads of a step come one after another. So vectors stay as they
-// lie in memory until each() unpacks them, the element type is a template parameter, and a load that need not look
+// arithmetic, or the thread waits for memory there and the loads of a step come one after another. So vectors
+// stay as they lie in memory until each() unpacks them, the element type is a template parameter, and a load that need not look
 // at every element is one predicated instruction.
 
 #include "cuda/product.h"

@@ -158,8 +158,8 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
   }
 }
 
-/// gram += the slabs, both triangles. A block has 32 entries, and eight groups of threads, each with every eighth slab:
-/// one thread for all of them would wait for memory as often as there are slabs.
+/// gram += the slabs, both triangles. A block has 32 entries, and eight groups of threads, each with every eighth
+/// slab: one thread for all of them would wait for memory as often as there are slabs.
 __global__ void addSlabsKernel(const double* partials, int rows, int slabs, double* gram) {
   __shared__ double shared[kSlabGroups][32];
   const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / 32;

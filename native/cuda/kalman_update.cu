@@ -172,7 +172,7 @@ class FetchStacked {
 template <int kCarryTiles>
 __global__ void __launch_bounds__(kTileThreads)
     manyRowsKernel(const UpdateArgs args, const Operand coefficients) {
-  constexpr int kRows = kCarryTileRows, kOutLd = kTileColumns + 4;
+  constexpr int kRows = kCarryTileRows;
   __shared__ LeftTile<Float32, kRows> left;
   __shared__ RightTile<Float32, true> right;
   alignas(32) __shared__ float out[kRows * kOutLd];

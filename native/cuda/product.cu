@@ -5,8 +5,8 @@
 // the same device has the same bits.
 //
 // RoBERTa-base, 128 rows, 768 x 768, bfloat16: 24 tiles in 4 shares of 6 steps = 96 blocks; 1.2 MB of
-// weights, 0.4 MB of activations, 151 MFLOP. Bytes and operations take 0.5 us; the rest is the way to memory and back, three
-// times: operands, shares, epilogue (docs/decisions/loads-in-flight.md).
+// weights, 0.4 MB of activations, 151 MFLOP. Bytes and operations take 0.5 us; the rest is the way to memory
+// and back, three times: operands, shares, epilogue (docs/decisions/loads-in-flight.md).
 
 #include <algorithm>
 #include <type_traits>
@@ -150,7 +150,7 @@ __device__ void sumTile(const Term* terms, int count, int column, const Source& 
     passed += stepsOf(term);
     if (begin >= end) continue;
     source(i, term, [&](const auto& fetchLeft, const auto& fetchRight) {
-      if (term.right.half || unscaled(term)) {
+      if (term.right.half || unscaled(term)) {  // run() has checked the former
         addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, Unscaled{});
       } else {
         addProduct(tile, left, right, fetchLeft, fetchRight, begin, end, TermScale{term, column});
@@ -329,6 +329,12 @@ void launchSmall(const SmallProducts& products, Orientation left, Orientation ri
 
 void run(const Product& product, Orientation right, Context& context) {
   static_assert(sizeof(Product) + sizeof(Split) <= 4096, "parameters of a kernel");
+  for (int i = 0; i < product.termCount; ++i) {
+    const Term& term = product.terms[i];
+    const bool readable = context.precision() == Precision::kBfloat16 && !product.exact;
+    LOKO_CHECK(!term.right.half || (readable && unscaled(term)),
+               "a bfloat16 operand that no kernel reads: exact, or with a scale");
+  }
   const bool across = right == Orientation::kAcross;
   if (product.gather == Gather::kPatches) {
     launchProduct<kManyRows, false, Gather::kPatches>(product, context);

@@ -20,6 +20,7 @@ namespace loko::cuda {
 constexpr int kTileThreads = 128;
 constexpr int kTileColumns = 64;
 constexpr int kTileDepth = 32;
+constexpr int kOutLd = kTileColumns + 4;  // of a tile's outputs in shared memory
 
 struct Float32 {
   using Element = float;
