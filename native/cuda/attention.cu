@@ -15,6 +15,7 @@
 #include "cuda/block_product.cuh"
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/reduce.cuh"
 
 namespace loko::cuda {
@@ -179,6 +180,7 @@ __device__ void softmaxRows(const RowOf& rowOf, int rows, int count) {
 template <class Math, int kRows>
 __global__ void __launch_bounds__(kTileThreads)
     attentionKernel(const __grid_constant__ ForwardArgs args) {
+  awaitPredecessor();
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
@@ -268,6 +270,7 @@ __device__ void fillRight(RightTile<Math, true>& right, const RightRows::Parts& 
 template <class Math, int kRows>
 __global__ void __launch_bounds__(kTileThreads)
     queryCotangentKernel(const __grid_constant__ BackwardArgs args) {
+  awaitPredecessor();
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
@@ -339,6 +342,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class Math, int kRows>
 __global__ void __launch_bounds__(kTileThreads)
     keyCotangentKernel(const __grid_constant__ BackwardArgs args) {
+  awaitPredecessor();
   __shared__ LeftTile<Math, kRows> left;
   __shared__ RightTile<Math, false> rightAlong;
   __shared__ RightTile<Math, true> rightAcross;
@@ -423,7 +427,7 @@ void launchTiles(const char* name, Kernel<Args> few, Kernel<Args> many, int rows
   const bool fills = large >= context.multiprocessors();
   const int tiles = ceilDiv(rows, fills ? kManyRows : kFewRows);
   launch({name, dim3(static_cast<unsigned>(tiles * count), static_cast<unsigned>(heads)),
-          dim3(kTileThreads), context.stream()},
+          dim3(kTileThreads), context.queue()},
          fills ? many : few, args);
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cuda/cublaslt.h"
+#include "cuda/predecessor.cuh"
 
 namespace loko::cuda {
 
@@ -25,6 +26,20 @@ int multiprocessorsOf(int device) {
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
         "cudaDeviceGetAttribute");
   return count;
+}
+
+/// Whether device and driver know programmatic dependent launch, in graphs too.
+bool canOverlap(int device) {
+  int major = 0, driver = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  return major >= 9 && driver >= 12030;
+}
+
+__global__ void kernelsAwaitKernel(unsigned* answer) {
+  awaitPredecessor();
+  *answer = LOKO_KERNELS_AWAIT ? 1 : 0;
 }
 
 int select(int device) {
@@ -58,14 +73,25 @@ Operand operandOf(const Rows& rows) {
 Context::Context(const CudaOptions& options)
     : device_(select(options.device)),
       multiprocessors_(multiprocessorsOf(options.device)),
+      splitBlocks_(options.splitBlocks * multiprocessors_),
       precision_(options.precision),
-      partials_(splitBlocks() * kMaxTileOutputs),
-      arrivals_(splitBlocks()),
+      partials_(splitBlocks_ * kMaxTileOutputs),
+      arrivals_(splitBlocks_),
       results_(kResultBytes),
       library_(options.library != nullptr ? options.library : CublasLt::find()),
       libraryRows_(options.libraryRows),
       staging_(kStagingBytes) {
   check(cudaMemsetAsync(arrivals_.data(), 0, arrivals_.bytes(), stream()), "cudaMemsetAsync");
+  overlapping_ = options.overlap && canOverlap(options.device) && kernelsAwait();
+}
+
+/// Asked of the device: machine code that its driver made of PTX for an older generation does not wait.
+bool Context::kernelsAwait() {
+  auto* answer = static_cast<unsigned*>(results());
+  launch({"kernels await", dim3(1), dim3(1), queue()}, kernelsAwaitKernel, answer);
+  unsigned found = 0;
+  download(&found, answer, sizeof found);
+  return found != 0;
 }
 
 void Context::synchronize(const char* what) {

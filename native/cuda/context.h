@@ -47,6 +47,7 @@ class Context {
   explicit Context(const CudaOptions& options);
 
   cudaStream_t stream() const { return stream_.get(); }
+  Queue queue() const { return {stream(), overlapping_}; }
   int multiprocessors() const { return multiprocessors_; }
   Precision precision() const { return precision_; }
   /// Waits for everything on the stream; `what` names it in an error.
@@ -80,11 +81,10 @@ class Context {
 
   // ---- workspace, shared by all kernels of the stream: need*() belong to prepare(), the others to run()
   static constexpr std::int64_t kMaxTileOutputs = 64 * 64;
-  static constexpr int kSplitBlocksPerMultiprocessor = 2;
   static constexpr std::int64_t kResultBytes = 64 * 1024;
   /// Sums of products whose depth is split, and how many shares of each tile have come: room for
   /// splitBlocks() tiles times shares.
-  int splitBlocks() const { return kSplitBlocksPerMultiprocessor * multiprocessors_; }
+  int splitBlocks() const { return splitBlocks_; }
   float* partials() const { return partials_.data(); }
   unsigned* arrivals() const { return arrivals_.data(); }
   void needFloats(std::int64_t count);
@@ -118,12 +118,14 @@ class Context {
   };
   const Weight& weight(WeightId id) const;
   WeightId keep(Weight weight);
+  bool kernelsAwait();
   DeviceArray<float>& space(Space space);
   template <class T>
   void grow(DeviceArray<T>& array, std::int64_t size, const char* what);
 
-  int device_ = 0, multiprocessors_ = 1;
+  int device_ = 0, multiprocessors_ = 1, splitBlocks_ = 0;
   Precision precision_;
+  bool overlapping_ = false;
   Stream stream_;
   DeviceArray<float> scratch_, input_, theta_, jacobian_;
   std::int64_t parameters_ = 0, generation_ = 0;

@@ -11,6 +11,7 @@
 #include "cuda/context.h"
 #include "cuda/device.h"
 #include "cuda/graph_cache.h"
+#include "cuda/predecessor.cuh"
 
 namespace loko::cuda {
 
@@ -32,13 +33,20 @@ const char* precisionName(Precision precision) {
   return "";
 }
 
-/// LOKO_CUDA_SYNC: waits for every step, so that an error names the one that made it.
-bool waitsForEachStep() {
-  const char* value = std::getenv("LOKO_CUDA_SYNC");
-  return value != nullptr && *value != '\0' && std::string(value) != "0";
+/// Of a variable of the environment: neither empty nor 0; `otherwise` where it is empty or absent.
+bool isOn(const char* variable, bool otherwise) {
+  const char* value = std::getenv(variable);
+  if (value == nullptr || *value == '\0') return otherwise;
+  return std::string(value) != "0";
+}
+
+CudaOptions withEnvironment(CudaOptions options) {
+  options.overlap = options.overlap && isOn("LOKO_CUDA_OVERLAP", true);
+  return options;
 }
 
 __global__ void fillKernel(float* values, std::int64_t count, float value) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
        i += stride) {
@@ -48,7 +56,8 @@ __global__ void fillKernel(float* values, std::int64_t count, float value) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const CudaOptions& options) : context_(options), waits_(waitsForEachStep()) {
+  explicit CudaBackend(const CudaOptions& options)
+      : context_(withEnvironment(options)), waits_(isOn("LOKO_CUDA_SYNC", false)) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, options.device), "cudaGetDeviceProperties");
     description_ = std::string(properties.name) + ", " + precisionName(options.precision) +
@@ -254,7 +263,7 @@ class CudaBackend final : public Backend {
   void fillValues(float* values, std::int64_t count, float value) {
     if (count == 0) return;
     constexpr int kThreads = 256;
-    launch({"fill", dim3(blocksFor(count, kThreads, 4096)), dim3(kThreads), context_.stream()},
+    launch({"fill", dim3(blocksFor(count, kThreads, 4096)), dim3(kThreads), context_.queue()},
            fillKernel, values, count, value);
   }
 
@@ -288,7 +297,7 @@ class CudaBackend final : public Backend {
 
   Context context_;
   GraphCache graphs_;  // goes before the stream that it launches on
-  const bool waits_;
+  const bool waits_;   // for every step, so that an error names the one that made it
   std::string description_, failure_;
   std::vector<double> gramCopy_;
   std::vector<float> rowCopy_;

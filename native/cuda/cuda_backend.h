@@ -23,6 +23,11 @@ struct CudaOptions {
   std::shared_ptr<CublasLt> library;
   /// Products with at least so many rows go to cuBLASLt. Not yet measured on a device.
   int libraryRows = 2048;
+  /// Blocks for each multiprocessor that products of few tiles are split into, by depth; with 0 none is
+  /// split, and k rows at once have the bits of k passes.
+  int splitBlocks = 2;
+  /// Kernels start before the one ahead has ended, where device, driver and compiled code allow it.
+  bool overlap = true;
 };
 
 /// Throws kDeviceUnavailable with the reason (device.h) where there is no usable device.

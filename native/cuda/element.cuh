@@ -7,6 +7,7 @@
 
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 
 namespace loko::cuda {
 
@@ -17,6 +18,7 @@ struct Extents {
 
 template <class Function>
 __global__ void elementKernel(const Function function, const Extents extents) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < extents.count;
        i += stride) {
@@ -34,7 +36,7 @@ void forEachElement(const char* kernel, int samples, int rows, int cols, const F
   constexpr std::int64_t kMostBlocks = 16384;
   const std::int64_t count = std::int64_t{samples} * rows * cols;
   if (count == 0) return;
-  launch({kernel, dim3(blocksFor(count, kThreads, kMostBlocks)), dim3(kThreads), context.stream()},
+  launch({kernel, dim3(blocksFor(count, kThreads, kMostBlocks)), dim3(kThreads), context.queue()},
          elementKernel<Function>, function, Extents{count, rows, cols});
 }
 

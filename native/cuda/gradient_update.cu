@@ -5,6 +5,7 @@
 
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "filter/gradient_rules.h"
 
 namespace loko::cuda {
@@ -16,6 +17,7 @@ constexpr std::int64_t kMaxBlocks = 4096;
 
 template <class Rule, class... Arrays>
 __global__ void gradientKernel(const Rule rule, std::int64_t n, Arrays... arrays) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
     rule.apply(i, arrays...);
@@ -23,6 +25,7 @@ __global__ void gradientKernel(const Rule rule, std::int64_t n, Arrays... arrays
 }
 
 __global__ void finiteKernel(const float* gradient, std::int64_t n, unsigned* offenders) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   bool found = false;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -44,7 +47,7 @@ void gradientUpdate(const GradientUpdate& update, const std::vector<StateArray*>
   withRule<float>(update, theta, gradient, arrays.data(), [&](const auto& rule, auto*... pointers) {
     using Rule = std::decay_t<decltype(rule)>;
     launch({"gradient update", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
-            context.stream()},
+            context.queue()},
            gradientKernel<Rule, decltype(pointers)...>, rule, n, pointers...);
   });
 }
@@ -55,7 +58,7 @@ bool gradientIsFinite(Context& context) {
   auto* offenders = static_cast<unsigned*>(context.results());
   check(cudaMemsetAsync(offenders, 0, sizeof *offenders, context.stream()), "cudaMemsetAsync");
   launch({"gradient is finite", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
-          context.stream()},
+          context.queue()},
          finiteKernel, context.jacobian(0, 0, n), n, offenders);
   unsigned found = 0;
   context.download(&found, offenders, sizeof found);

@@ -10,6 +10,7 @@
 
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/reduce.cuh"
 
 namespace loko::cuda {
@@ -44,6 +45,7 @@ __device__ inline float weightAt(const Columns& columns, std::int64_t c) {
 /// partials[slab][pair], pairs (i >= j) row by row.
 template <int kRows>
 __global__ void fewRowsKernel(const Columns columns, int rows, double* partials) {
+  awaitPredecessor();
   constexpr int kPairs = kRows * (kRows + 1) / 2;
   __shared__ double shared[kThreads / 32][kPairs];
   double sums[kPairs];
@@ -125,6 +127,7 @@ class PairOfTiles {
 
 /// Block (pair of 32 rows, slab): partials[slab][pair][32][32].
 __global__ void manyRowsKernel(const Columns columns, int rows, double* partials) {
+  awaitPredecessor();
   __shared__ float left[kTileRows][kTileColumns + 1], right[kTileRows][kTileColumns + 1];
   int leftTile = 0, rightTile = static_cast<int>(blockIdx.x);
   while (rightTile > leftTile) rightTile -= ++leftTile;
@@ -161,6 +164,7 @@ __global__ void manyRowsKernel(const Columns columns, int rows, double* partials
 /// gram += the slabs, both triangles. A block has 32 entries, and eight groups of threads, each with every eighth
 /// slab: one thread for all of them would wait for memory as often as there are slabs.
 __global__ void addSlabsKernel(const double* partials, int rows, int slabs, double* gram) {
+  awaitPredecessor();
   __shared__ double shared[kSlabGroups][32];
   const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / 32;
   const std::int64_t index = std::int64_t{blockIdx.x} * 32 + lane;
@@ -239,8 +243,7 @@ void run(const Gram& op, const Frame& frame, Context& context) {
   const auto slabs = static_cast<unsigned>(ceilDiv(op.end - op.begin, columns.slabColumns));
   double* partials = context.gramPartials(partialsPerSlab(rows) * slabs);
   const auto few = [&](void (*kernel)(Columns, int, double*)) {
-    launch({"Gram", dim3(slabs), dim3(kThreads), context.stream()}, kernel, columns, rows,
-           partials);
+    launch({"Gram", dim3(slabs), dim3(kThreads), context.queue()}, kernel, columns, rows, partials);
   };
   if (rows <= 1) {
     few(fewRowsKernel<1>);
@@ -252,12 +255,12 @@ void run(const Gram& op, const Frame& frame, Context& context) {
     few(fewRowsKernel<kFewRows>);
   } else {
     launch({"Gram", dim3(static_cast<unsigned>(pairTiles(rows)), slabs), dim3(kThreads),
-            context.stream()},
+            context.queue()},
            manyRowsKernel, columns, rows, partials);
   }
   const std::int64_t entries = std::int64_t{rows} * rows;
   launch({"Gram, slabs", dim3(static_cast<unsigned>(ceilDiv<std::int64_t>(entries, 32))),
-          dim3(kThreads), context.stream()},
+          dim3(kThreads), context.queue()},
          addSlabsKernel, partials, rows, static_cast<int>(slabs), context.gram(rows));
 }
 

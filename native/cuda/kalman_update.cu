@@ -15,6 +15,7 @@
 #include "cuda/block_product.cuh"
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/reduce.cuh"
 
 namespace loko::cuda {
@@ -107,6 +108,7 @@ __device__ float dotColumn(const float* coefficients, const float (&column)[kWid
 
 template <int kWidth>
 __global__ void fewRowsKernel(const UpdateArgs args) {
+  awaitPredecessor();
   alignas(16) __shared__ float coefficients[(2 * kWidth + 1) * kWidth];
   __shared__ Statistics shared[kThreads];
   const int width = args.width(), count = args.rootRows + 1 + args.factorRows;
@@ -172,6 +174,7 @@ class FetchStacked {
 template <int kCarryTiles>
 __global__ void __launch_bounds__(kTileThreads)
     manyRowsKernel(const UpdateArgs args, const Operand coefficients) {
+  awaitPredecessor();
   constexpr int kRows = kCarryTileRows;
   __shared__ LeftTile<Float32, kRows> left;
   __shared__ RightTile<Float32, true> right;
@@ -233,6 +236,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 /// One block: all partial statistics, in order.
 __global__ void gatherKernel(const Statistics* partials, int count, Statistics* target) {
+  awaitPredecessor();
   __shared__ Statistics shared[kThreads];
   Statistics mine = noStatistics();
   for (int i = threadIdx.x; i < count; i += kThreads) mine.add(partials[i]);
@@ -241,6 +245,7 @@ __global__ void gatherKernel(const Statistics* partials, int count, Statistics* 
 
 __global__ void capKernel(float* p, std::int64_t n, float most, float* factor, int firstRow,
                           int lastRow) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
     if (!(p[i] > most)) continue;
@@ -252,6 +257,7 @@ __global__ void capKernel(float* p, std::int64_t n, float most, float* factor, i
 
 __global__ void transitionKernel(float* values, std::int64_t n, float factor, float added,
                                  float most) {
+  awaitPredecessor();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += stride) {
     const float next = factor * values[i] + added;
@@ -290,12 +296,12 @@ Operand coefficientsOf(const UpdateArgs& args) {
 unsigned launchUpdate(const UpdateArgs& args, Context& context) {
   const auto few = [&](void (*kernel)(UpdateArgs)) {
     const unsigned blocks = blocksFor(args.n, kThreads, kMaxBlocks);
-    launch({"Kalman update", dim3(blocks), dim3(kThreads), context.stream()}, kernel, args);
+    launch({"Kalman update", dim3(blocks), dim3(kThreads), context.queue()}, kernel, args);
     return blocks;
   };
   const auto many = [&](void (*kernel)(UpdateArgs, Operand)) {
     const unsigned blocks = blocksFor(args.n, kTileColumns, kMaxBlocks);
-    launch({"Kalman update", dim3(blocks), dim3(kTileThreads), context.stream()}, kernel, args,
+    launch({"Kalman update", dim3(blocks), dim3(kTileThreads), context.queue()}, kernel, args,
            coefficientsOf(args));
     return blocks;
   };
@@ -345,7 +351,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
   args.variational = update.rule == CovarianceRule::kVariationalDecoupled;
   args.partials = partials + 1;
   const unsigned blocks = launchUpdate(args, context);
-  launch({"Kalman update, statistics", dim3(1), dim3(kThreads), context.stream()}, gatherKernel,
+  launch({"Kalman update, statistics", dim3(1), dim3(kThreads), context.queue()}, gatherKernel,
          args.partials, static_cast<int>(blocks), partials);
   Statistics statistics;
   context.download(&statistics, partials, sizeof statistics);
@@ -360,7 +366,7 @@ KalmanUpdateResult kalmanUpdate(const KalmanUpdate& update, State& p, Context& c
 void transition(float* values, std::int64_t n, const Transition& by, Context& context) {
   if (n == 0) return;
   launch({"state transition", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
-          context.stream()},
+          context.queue()},
          transitionKernel, values, n, static_cast<float>(by.factor), static_cast<float>(by.added),
          static_cast<float>(by.most));
 }
@@ -370,7 +376,7 @@ void capVariance(State& p, double most, State& factor, int firstRow, int lastRow
   const std::int64_t n = p.size();
   if (n == 0) return;
   launch({"cap of a variance", dim3(blocksFor(n, kThreads, kMaxBlocks)), dim3(kThreads),
-          context.stream()},
+          context.queue()},
          capKernel, p.values(), n, static_cast<float>(most), factor.values(), firstRow, lastRow);
 }
 

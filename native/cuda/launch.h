@@ -20,10 +20,15 @@ namespace loko::cuda {
 /// Throws kOutOfMemory for a device that is full, kDeviceFailed for everything else.
 void check(cudaError_t error, const char* what);
 
+struct Queue {
+  cudaStream_t stream;
+  bool overlapping;  // a kernel may start before the one ahead of it has ended (predecessor.cuh)
+};
+
 struct Launch {
   const char* kernel;  // as error messages name it
   dim3 grid, block;
-  cudaStream_t stream;
+  Queue queue;
 };
 
 /// Parameters travel by value; a kernel takes at most 4 KB of them.
@@ -32,7 +37,14 @@ void launch(const Launch& where, void (*kernel)(Parameters...), Arguments&&... a
   cudaLaunchConfig_t config{};
   config.gridDim = where.grid;
   config.blockDim = where.block;
-  config.stream = where.stream;
+  config.stream = where.queue.stream;
+  cudaLaunchAttribute overlap{};
+  if (where.queue.overlapping) {
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...),
         where.kernel);
 }

@@ -8,6 +8,7 @@
 
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/lora_blocks.h"
 
 namespace loko::cuda {
@@ -49,6 +50,7 @@ namespace {
 /// db[seg] = sum over rows of dy. One thread for each column; rows in order.
 __global__ void biasKernel(const Rows dy, int rows, int cols, float* target,
                            std::int64_t targetStep, int segmentsInRow) {
+  awaitPredecessor();
   const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (column >= cols) return;
   const int first = static_cast<int>(blockIdx.y) * segmentsInRow * rows;
@@ -69,7 +71,7 @@ void biasBackward(const WeightBackward& op, const Frame& frame, Context& context
     dy.data += begin * op.dy.sampleStride;
     launch({"bias cotangent",
             dim3(static_cast<unsigned>(ceilDiv(out, kThreads)), static_cast<unsigned>(count)),
-            dim3(kThreads), context.stream()},
+            dim3(kThreads), context.queue()},
            biasKernel, dy, op.dy.rows, out, target + begin * context.parameters(),
            context.parameters(), frame.reduce ? segments : 1);
   }

@@ -3,6 +3,7 @@
 
 #include "cuda/context.h"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/reduce.cuh"
 
 namespace loko::cuda {
@@ -13,6 +14,7 @@ constexpr int kThreads = 128;
 
 __global__ void layerNormKernel(const Rows x, const Rows y, const Rows xhat, const Rows rstd,
                                 const float* gamma, const float* beta, int cols, float eps) {
+  awaitPredecessor();
   __shared__ float forMean[kThreads / 32], forVariance[kThreads / 32];
   const int row = blockIdx.x;
   const float* in = x[row];
@@ -39,6 +41,7 @@ __global__ void layerNormKernel(const Rows x, const Rows y, const Rows xhat, con
 __global__ void layerNormBackwardKernel(const Rows dy, const Rows dx, const Rows xhat,
                                         const Rows rstd, const float* gamma, int cols,
                                         bool accumulate) {
+  awaitPredecessor();
   __shared__ float forMean[kThreads / 32], forProjection[kThreads / 32];
   const int row = blockIdx.x;
   const float* cotangent = dy[row];
@@ -71,11 +74,10 @@ void run(const LayerNorm& op, const Frame& frame, Context& context) {
              "a layer norm needs one beta, frozen or trained");
   const float* beta = op.beta != kNoWeight ? context.vector(op.beta, cols)
                                            : context.parameter(op.trainedBeta, cols);
-  launch(
-      {"layer norm", dim3(static_cast<unsigned>(batch * rows)), dim3(kThreads), context.stream()},
-      layerNormKernel, context.rows(op.x, batch), context.rows(op.y, batch),
-      context.rows(op.xhat, batch), context.rows(op.rstd, batch), context.vector(op.gamma, cols),
-      beta, cols, op.eps);
+  launch({"layer norm", dim3(static_cast<unsigned>(batch * rows)), dim3(kThreads), context.queue()},
+         layerNormKernel, context.rows(op.x, batch), context.rows(op.y, batch),
+         context.rows(op.xhat, batch), context.rows(op.rstd, batch), context.vector(op.gamma, cols),
+         beta, cols, op.eps);
 }
 
 void run(const LayerNormBackward& op, const Frame& frame, Context& context) {
@@ -84,7 +86,7 @@ void run(const LayerNormBackward& op, const Frame& frame, Context& context) {
   expectShape(op.xhat, rows, cols, "xhat");
   expectShape(op.rstd, rows, 1, "rstd");
   launch({"layer norm cotangent", dim3(static_cast<unsigned>(segments * rows)), dim3(kThreads),
-          context.stream()},
+          context.queue()},
          layerNormBackwardKernel, context.rows(op.dy, segments), context.rows(op.dx, segments),
          context.rows(op.xhat, frame.batch), context.rows(op.rstd, frame.batch),
          context.vector(op.gamma, cols), cols, op.accumulate);

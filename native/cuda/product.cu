@@ -16,6 +16,7 @@
 #include "cuda/context.h"
 #include "cuda/epilogue.cuh"
 #include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 #include "cuda/patches.cuh"
 #include "cuda/product.h"
 #include "cuda/tile.cuh"
@@ -32,6 +33,7 @@ struct Split {
 constexpr int kFewRows = 16, kManyRows = 64;
 static_assert(kManyRows * kTileColumns == Context::kMaxTileOutputs);
 constexpr int kMaxShares = 16;
+constexpr int kPrefetchingRows = 2 * kManyRows;
 constexpr int kMaxGridY = 65535;
 
 template <class Math>
@@ -130,6 +132,42 @@ struct TapSource {
   }
 };
 
+/// Steps [first, last) of all terms that reach a column are the block's.
+struct Share {
+  int first, last;
+};
+
+__device__ Share shareOf(const Term* terms, int count, int column) {
+  int steps = 0;
+  for (int i = 0; i < count; ++i) steps += reaches(terms[i], column) ? stepsOf(terms[i]) : 0;
+  const int shares = gridDim.z, share = blockIdx.z;
+  return {steps * share / shares, steps * (share + 1) / shares};
+}
+
+/// Asks for the weights of the first term that this block is going to multiply.
+template <bool kAcross>
+__device__ void prefetchWeights(const Product& product, int column) {
+  constexpr int kLine = 128;
+  const Term& term = product.terms[0];
+  const Operand& weights = term.right;
+  const Share share = shareOf(product.terms, product.termCount, column);
+  const int depthBegin = share.first * kTileDepth;
+  const int depthEnd = min(share.last * kTileDepth, term.depth);
+  const int columnEnd = min(column + kTileColumns, product.n);
+  const int begin = kAcross ? column : depthBegin, end = kAcross ? columnEnd : depthEnd;
+  const int firstRow = kAcross ? depthBegin : column;
+  const int rows = (kAcross ? depthEnd : columnEnd) - firstRow;
+  const int size = weights.half ? 2 : 4;
+  if (begin >= end) return;  // the share is of other terms
+  const int lines =
+      (end - begin) * size / kLine + 1;  // one more, since a row may begin within a line
+  const char* data = reinterpret_cast<const char*>(weights.rows.data);
+  for (int i = threadIdx.x; i < rows * lines; i += kTileThreads) {
+    const int at = min(begin + i % lines * (kLine / size), end - 1);
+    prefetch(data + ((firstRow + i / lines) * weights.rows.ld + at) * size);
+  }
+}
+
 /// The share of blockIdx.z of [kRows, 64] outputs from column `column` on. The sums end in `out`.
 template <class Math, int kRows, bool kRightAcross, class Source>
 __device__ void sumTile(const Term* terms, int count, int column, const Source& source,
@@ -138,15 +176,12 @@ __device__ void sumTile(const Term* terms, int count, int column, const Source& 
   [[maybe_unused]] __shared__ RightTile<Math, kRightAcross> right;
   Tile<Math, kRows> tile;
   tile.clear();
-  int steps = 0;
-  for (int i = 0; i < count; ++i) steps += reaches(terms[i], column) ? stepsOf(terms[i]) : 0;
-  const int shares = gridDim.z, share = blockIdx.z;
-  const int first = steps * share / shares, last = steps * (share + 1) / shares;
+  const Share share = shareOf(terms, count, column);
   for (int i = 0, passed = 0; i < count; ++i) {
     const Term& term = terms[i];
     if (!reaches(term, column)) continue;
-    const int begin = max(first - passed, 0) * kTileDepth;
-    const int end = min((last - passed) * kTileDepth, term.depth);
+    const int begin = max(share.first - passed, 0) * kTileDepth;
+    const int end = min((share.last - passed) * kTileDepth, term.depth);
     passed += stepsOf(term);
     if (begin >= end) continue;
     source(i, term, [&](const auto& fetchLeft, const auto& fetchRight) {
@@ -221,8 +256,13 @@ __device__ void runTile(const Term* terms, int count, int m, int n, const Corner
 
 template <class Math, int kRows, bool kRightAcross, Gather kGather>
 __global__ void __launch_bounds__(kTileThreads)
-    productKernel(const __grid_constant__ Product product, const Split split) {
+    productKernel(const __grid_constant__ Product product, const Split split,
+                  const bool prefetches) {
   const Corner corner = cornerOf<kRows>(product.n);
+  if constexpr (kGather == Gather::kNone) {
+    if (prefetches) prefetchWeights<kRightAcross>(product, corner.column);
+  }
+  awaitPredecessor();
   const auto with = [&](const auto& source) {
     runTile<Math, kRows, kRightAcross>(product.terms, product.termCount, product.m, product.n,
                                        corner, source, product.epilogue, split,
@@ -239,6 +279,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <int kRows, bool kLeftAcross, bool kRightAcross, bool kTap>
 __global__ void __launch_bounds__(kTileThreads)
     smallProductKernel(const __grid_constant__ SmallProducts products, const Split split) {
+  awaitPredecessor();
   const SmallProduct& product = products.items[blockIdx.y % products.count];
   const Corner corner = cornerOf<kRows>(product.n);
   if (corner.row >= product.m) return;  // smaller than others beside it
@@ -284,14 +325,17 @@ void launchProduct(const Product& product, Context& context) {
   const auto shares = static_cast<unsigned>(sharesFor(tiles, steps, context));
   const Split split{context.partials(), context.arrivals()};
   const Launch where{"product", dim3(static_cast<unsigned>(tiles), 1, shares), dim3(kTileThreads),
-                     context.stream()};
+                     context.queue()};
+  // Weights that few blocks share are on their way while the kernel ahead ends; many rows hide that wait anyway.
+  const bool prefetches = context.queue().overlapping && product.m <= kPrefetchingRows;
+  const auto start = [&](auto kernel) { launch(where, kernel, product, split, prefetches); };
   switch (product.exact ? Precision::kFloat32 : context.precision()) {
     case Precision::kFloat32:
-      return launch(where, productKernel<Float32, kRows, kRightAcross, kGather>, product, split);
+      return start(productKernel<Float32, kRows, kRightAcross, kGather>);
     case Precision::kTf32:
-      return launch(where, productKernel<Tf32, kRows, kRightAcross, kGather>, product, split);
+      return start(productKernel<Tf32, kRows, kRightAcross, kGather>);
     case Precision::kBfloat16:
-      return launch(where, productKernel<Bfloat16, kRows, kRightAcross, kGather>, product, split);
+      return start(productKernel<Bfloat16, kRows, kRightAcross, kGather>);
   }
 }
 
@@ -310,7 +354,7 @@ void launchSmall(const SmallProducts& products, Orientation left, Orientation ri
   const Split split{context.partials(), context.arrivals()};
   const Launch where{"small product",
                      dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(problems), shares),
-                     dim3(kTileThreads), context.stream()};
+                     dim3(kTileThreads), context.queue()};
   const bool leftAcross = left == Orientation::kAcross, rightAcross = right == Orientation::kAcross;
   if (leftAcross && rightAcross) {
     if (products.items[0].tap >= 0) {
@@ -328,7 +372,7 @@ void launchSmall(const SmallProducts& products, Orientation left, Orientation ri
 }  // namespace
 
 void run(const Product& product, Orientation right, Context& context) {
-  static_assert(sizeof(Product) + sizeof(Split) <= 4096, "parameters of a kernel");
+  static_assert(sizeof(Product) + sizeof(Split) + sizeof(bool) <= 4096, "parameters of a kernel");
   for (int i = 0; i < product.termCount; ++i) {
     const Term& term = product.terms[i];
     const bool readable = context.precision() == Precision::kBfloat16 && !product.exact;

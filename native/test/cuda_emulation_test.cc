@@ -148,6 +148,20 @@ __global__ void misalignedTileKernel(const __nv_bfloat16* a) {
   wmma::load_matrix_sync(tile, a + 8, 16);
 }
 
+enum class Waits { kFirst, kAfterReading, kAfterWriting, kInSomeThreads };
+
+template <Waits waits>
+__global__ void waitingKernel(const float* x, float* y) {
+  float value = 0;
+  if (waits == Waits::kAfterReading) value = x[threadIdx.x];
+  if (waits == Waits::kAfterWriting) y[threadIdx.x] = 1;
+  if (waits == Waits::kInSomeThreads && threadIdx.x == 5) return;
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  if (waits != Waits::kAfterReading) value = x[threadIdx.x];
+  y[threadIdx.x] = value;
+}
+
 }  // namespace
 
 TEST_CASE("a sum over shuffles and shared memory is the sum") {
@@ -383,4 +397,35 @@ TEST_CASE("bfloat16 rounds to nearest, ties to even; TF32 ties away from zero") 
   CHECK(tf32(0x3f801000) == 0x3f802000);
   CHECK(tf32(0xbf801000) == 0xbf802000);
   CHECK(tf32(0x3f800fff) == 0x3f800000);
+}
+
+TEST_CASE("a kernel that may start early waits in every thread before it touches memory") {
+  const Healthy healthy;
+  const Stream stream;
+  const DeviceArray<float> x(std::vector<float>(32, 3)), y(32);
+  const auto run = [&](auto kernel) {
+    return faultOf([&] {
+      REQUIRE(launchEarly(stream, dim3(2), dim3(32), kernel, x.get(), y.get()) == cudaSuccess);
+      cudaStreamSynchronize(stream);
+    });
+  };
+  CHECK(run(waitingKernel<Waits::kFirst>) == "");
+  CHECK(y.values() == std::vector<float>(32, 3));
+
+  const char* touched = "before cudaGridDependencySynchronize";
+  SUBCASE("a read") {
+    CHECK(run(waitingKernel<Waits::kAfterReading>).find(touched) != std::string::npos);
+  }
+  SUBCASE("a write") {
+    CHECK(run(waitingKernel<Waits::kAfterWriting>).find(touched) != std::string::npos);
+  }
+  SUBCASE("a thread that leaves before") {
+    CHECK(run(waitingKernel<Waits::kInSomeThreads>).find("ended without cudaGridDependency") !=
+          std::string::npos);
+  }
+  SUBCASE("no rule for a kernel that starts when the one ahead has ended") {
+    CHECK(launch(stream, dim3(1), dim3(32), waitingKernel<Waits::kAfterReading>, x.get(),
+                 y.get()) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  }
 }

@@ -31,6 +31,7 @@ namespace {
 std::unique_ptr<Backend> cudaBackend(cuda::Precision precision = cuda::Precision::kFloat32,
                                      int multiprocessors = 4) {
   emulation::DeviceModel model;
+  model.major = 9;  // kernels overlap
   model.multiprocessors = multiprocessors;
   emulation::setDeviceModel(model);
   cuda::CudaOptions options;
@@ -143,6 +144,33 @@ TEST_CASE("a model on the CUDA backend learns as on the reference, with LoKO and
     CHECK(distance(first, reference) < 2e-4);
     CHECK(trained(cudaBackend(), make, 40) == first);
   }
+}
+
+TEST_CASE("kernels overlap where device and driver know how, unless they are told not to") {
+  struct Case {
+    int generation, driver;
+    bool wanted, overlap;
+  };
+  std::vector<float> first;
+  for (const Case& it :
+       {Case{9, 12030, true, true}, Case{10, 13000, true, true}, Case{8, 13000, true, false},
+        Case{9, 12020, true, false}, Case{9, 13000, false, false}}) {
+    CAPTURE(it.generation);
+    CAPTURE(it.driver);
+    emulation::DeviceModel model;
+    model.major = it.generation;
+    model.driverVersion = it.driver;
+    model.runtimeVersion = 12000;
+    emulation::setDeviceModel(model);
+    cuda::CudaOptions options;
+    options.overlap = it.wanted;
+    const std::int64_t before = emulation::counters().overlapping;
+    const std::vector<float> theta = trained(cuda::makeCudaBackend(options), makeLoko, 3);
+    CHECK((emulation::counters().overlapping > before) == it.overlap);
+    if (first.empty()) first = theta;
+    CHECK(theta == first);
+  }
+  emulation::reset();
 }
 
 TEST_CASE("no result depends on the order in which the threads of a GPU run") {

@@ -69,12 +69,13 @@ inline std::vector<Candidate> bfloat16Candidates() {
 
 #else
 
-/// Where the depth of products is split, the number of shares follows from the number of rows.
+/// Where the depth of products is split, the number of shares follows from the number of rows. From
+/// generation 9 on a kernel may start before the one ahead of it has ended.
 struct Emulated {
   const char* name;
   double unitRoundoff;
   cuda::Precision precision;
-  int multiprocessors;
+  int generation, multiprocessors;
   bool library;
   emulation::Order order;
 };
@@ -83,11 +84,13 @@ inline Candidate emulated(const Emulated& how) {
   return {
       how.name, how.unitRoundoff, 1, true, how.multiprocessors == 1 && !how.library, [how](int) {
         emulation::DeviceModel model;
+        model.major = how.generation;
         model.multiprocessors = how.multiprocessors;
         emulation::setDeviceModel(model);
         emulation::setOrder(how.order, how.order, 7);
         cuda::CudaOptions options;
         options.precision = how.precision;
+        if (how.multiprocessors == 1) options.splitBlocks = 0;
         if (how.library) {
           cuda::test::standIn().enqueue = [](cuda::LtStream stream, std::function<void()> work) {
             emulation::enqueue(reinterpret_cast<cudaStream_t>(stream), std::move(work));
@@ -102,12 +105,12 @@ inline Candidate emulated(const Emulated& how) {
 inline const std::vector<Candidate>& emulatedCandidates() {
   using emulation::Order;
   static const std::vector<Candidate> all{
-      emulated(
-          {"cuda float32", kFloat32Roundoff, cuda::Precision::kFloat32, 1, false, Order::kForward}),
-      emulated({"cuda float32, split, cuBLASLt", kFloat32Roundoff, cuda::Precision::kFloat32, 64,
+      emulated({"cuda float32", kFloat32Roundoff, cuda::Precision::kFloat32, 8, 1, false,
+                Order::kForward}),
+      emulated({"cuda float32, split, cuBLASLt", kFloat32Roundoff, cuda::Precision::kFloat32, 9, 64,
                 true, Order::kReverse}),
-      emulated({"cuda tf32", kTf32Roundoff, cuda::Precision::kTf32, 8, true, Order::kShuffled}),
-      emulated({"cuda bfloat16", kBfloat16Roundoff, cuda::Precision::kBfloat16, 8, true,
+      emulated({"cuda tf32", kTf32Roundoff, cuda::Precision::kTf32, 9, 8, true, Order::kShuffled}),
+      emulated({"cuda bfloat16", kBfloat16Roundoff, cuda::Precision::kBfloat16, 9, 8, true,
                 Order::kShuffled})};
   return all;
 }

@@ -1,4 +1,4 @@
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test, vi } from "vitest";
 import { maxAbsError, relativeError } from "../parity/fixtures.js";
 import { describeOnGpu } from "./gpu.js";
 import { type Trained, trainTinyVit } from "./training.js";
@@ -32,6 +32,21 @@ describeOnGpu.each(["LoKO", "AdamW"] as const)("1,000 steps of %s on the GPU", (
     const again = await trainTinyVit(optimizer, { steps, device: "cuda" });
     expect(again.parameters).toEqual(cuda.parameters);
     expect(again.logits).toEqual(cuda.logits);
+  });
+});
+
+describeOnGpu("kernels that start before the one ahead of them has ended", () => {
+  test.each(["LoKO", "AdamW"] as const)("leave %s the bits that it has without", async (name) => {
+    const options = { steps: 300, device: "cuda", precision: "bfloat16" } as const;
+    const overlapping = await trainTinyVit(name, options);
+    vi.stubEnv("LOKO_CUDA_OVERLAP", "0");
+    try {
+      const apart = await trainTinyVit(name, options);
+      expect(overlapping.parameters).toEqual(apart.parameters);
+      expect(overlapping.logits).toEqual(apart.logits);
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 });
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "closed_memory.h"
 #include "fiber.h"
 #include "shared_memory.h"
 #include "symbols.h"
@@ -30,6 +31,7 @@ struct Thread {
   int warp = 0, lane = 0;
   Fiber* fiber = nullptr;  // null before its first instruction and after its last
   State state = State::kReady;
+  bool awaited = false;  // cudaGridDependencySynchronize
   WarpOperation operation = WarpOperation::kSync;
   unsigned mask = 0;
   int source = 0;
@@ -69,8 +71,8 @@ class Permuter {
 
 class Block {
  public:
-  void run(uint3 index, dim3 size, const std::function<void()>& body, Order order,
-           Permuter& permuter);
+  void run(uint3 index, const Grid& launched, Order order, Permuter& permuter);
+  void await() { current_->awaited = true; }
   Votes barrier(bool predicate, const Site& site);
   std::uint64_t collective(WarpOperation operation, unsigned mask, std::uint64_t value, int source,
                            const Site& site);
@@ -96,7 +98,7 @@ class Block {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber*> free_;
   Thread* current_ = nullptr;
-  const std::function<void()>* body_ = nullptr;
+  const Grid* launched_ = nullptr;
   int alive_ = 0, atBarrier_ = 0, votes_ = 0;
   std::exception_ptr failure_;
 };
@@ -127,11 +129,10 @@ void Block::prepare(dim3 size) {
   failure_ = nullptr;
 }
 
-void Block::run(uint3 index, dim3 size, const std::function<void()>& body, Order order,
-                Permuter& permuter) {
-  prepare(size);
+void Block::run(uint3 index, const Grid& launched, Order order, Permuter& permuter) {
+  prepare(launched.block);
   blockIdx = index;
-  body_ = &body;
+  launched_ = &launched;
   permuter.fill(warpOrder_, static_cast<int>(warps_.size()), order);
   permuter.fill(laneOrder_, kLanes, order);
   while (alive_ > 0) {
@@ -187,7 +188,9 @@ void Block::enterThread() {
   Block& block = *active;
   Thread& thread = *block.current_;
   try {
-    (*block.body_)();
+    block.launched_->thread();
+    if (block.launched_->overlapping && !thread.awaited)
+      throw Fault("a thread ended without cudaGridDependencySynchronize");
     block.exit(thread);
   } catch (...) {
     block.failure_ = std::current_exception();
@@ -327,28 +330,28 @@ dim3 blockAt(std::uint64_t i, dim3 grid) {
 
 }  // namespace
 
-void runGrid(dim3 grid, dim3 block, const std::function<void()>& thread, const Schedule& schedule,
-             const void* kernel) {
+void runGrid(const Grid& launched, const Schedule& schedule) {
   static Block state;  // keeps the stacks of its fibers
   struct Active {
     Active() { active = &state; }
     ~Active() { active = nullptr; }
   } guard;
-  gridDim = grid;
-  blockDim = block;
+  const dim3 grid = gridDim = launched.grid;
+  blockDim = launched.block;
   const std::uint64_t count = std::uint64_t{grid.x} * grid.y * grid.z;
   Permuter permuter(schedule.seed);
   std::vector<int> order;
   permuter.fill(order, static_cast<int>(count), schedule.blocks);
   spoilSharedMemory();
   for (const int i : order) {
-    spoilSharedMemoryOf(kernel);
+    spoilSharedMemoryOf(launched.kernel);
     const dim3 index = blockAt(static_cast<std::uint64_t>(i), grid);
     try {
-      state.run(index, block, thread, schedule.threads, permuter);
+      state.run(index, launched, schedule.threads, permuter);
     } catch (const Fault& fault) {
-      throw Fault("kernel " + functionName(kernel) + ", block (" + std::to_string(index.x) + ", " +
-                  std::to_string(index.y) + ", " + std::to_string(index.z) + "): " + fault.what());
+      throw Fault("kernel " + functionName(launched.kernel) + ", block (" +
+                  std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
+                  std::to_string(index.z) + "): " + fault.what());
     }
   }
 }
@@ -382,6 +385,11 @@ void reportMisaligned(const char* type, unsigned alignment) {
 }
 
 }  // namespace loko::emulation
+
+void cudaGridDependencySynchronize() {
+  loko::emulation::activeBlock("cudaGridDependencySynchronize").await();
+  loko::emulation::openMemory();
+}
 
 long long clock64() {
   return std::chrono::steady_clock::now().time_since_epoch().count();

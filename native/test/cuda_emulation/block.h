@@ -15,8 +15,15 @@ struct Schedule {
   std::uint64_t seed = 0;
 };
 
-/// Runs `thread` for every thread of the grid. `kernel` names it in faults.
-void runGrid(dim3 grid, dim3 block, const std::function<void()>& thread, const Schedule& schedule,
-             const void* kernel);
+/// What a launch asks for: `thread` is run for every thread of the grid, `kernel` names it in faults.
+struct Grid {
+  dim3 grid, block;
+  std::function<void()> thread;
+  const void* kernel = nullptr;
+  /// It may start before the one ahead of it on the stream has ended, so every thread must await that.
+  bool overlapping = false;
+};
+
+void runGrid(const Grid& launched, const Schedule& schedule);
 
 }  // namespace loko::emulation

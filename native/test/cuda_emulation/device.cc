@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include "closed_memory.h"
 #include "symbols.h"
 
 #include <utility>
@@ -116,6 +117,37 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> work) {
   });
 }
 
+namespace {
+
+bool mayOverlap(const cudaLaunchConfig_t& config) {
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config.attrs[i];
+    if (attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+        attribute.val.programmaticStreamSerializationAllowed != 0)
+      return true;
+  }
+  return false;
+}
+
+// What a kernel touches before it waits depends on few of its launches: the first ones are watched.
+constexpr int kWatchedLaunches = 3;
+
+void runKernel(Device& d, const Grid& launched) {
+  ++d.counters.kernels;
+  d.counters.overlapping += launched.overlapping ? 1 : 0;
+  if (!launched.overlapping || d.overlappingLaunches[launched.kernel]++ >= kWatchedLaunches) {
+    runGrid(launched, d.schedule);
+    return;
+  }
+  const ClosedMemory closed(d);
+  runGrid(launched, d.schedule);
+  if (const Allocation* touched = closed.touched())
+    throw Fault("kernel " + functionName(launched.kernel) + " touches device allocation " +
+                std::to_string(touched->serial) + " before cudaGridDependencySynchronize");
+}
+
+}  // namespace
+
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, Work thread) {
   return call(InCapture::kAllowed, [&](Device& d) {
     const dim3 grid = config.gridDim, block = config.blockDim;
@@ -128,16 +160,15 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, Work th
       throw Fault("kernel " + functionName(kernel) + ": dynamic shared memory is not emulated");
     CUstream_st* stream = findStream(d, config.stream);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    const cudaError_t error =
-        submit(d, *stream, [&d, grid, block, kernel, thread = std::move(thread)] {
-          ++d.counters.kernels;
-          if (d.failKernelIn > 0 && --d.failKernelIn == 0) {
-            d.sticky = cudaErrorIllegalAddress;
-            return;
-          }
-          runGrid(grid, block, thread, d.schedule, kernel);
-          if (d.checkAfterKernels) checkGuards(d, "kernel " + functionName(kernel));
-        });
+    const Grid launched{grid, block, std::move(thread), kernel, mayOverlap(config)};
+    const cudaError_t error = submit(d, *stream, [&d, launched] {
+      if (d.failKernelIn > 0 && --d.failKernelIn == 0) {
+        d.sticky = cudaErrorIllegalAddress;
+        return;
+      }
+      runKernel(d, launched);
+      if (d.checkAfterKernels) checkGuards(d, "kernel " + functionName(launched.kernel));
+    });
     if (error == cudaSuccess) ++d.counters.launches;
     return error;
   });

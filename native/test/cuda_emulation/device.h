@@ -36,6 +36,7 @@ struct Allocation {
   std::size_t bytes = 0;
   bool device = false;  // else pinned host memory
   void* block = nullptr;
+  std::size_t blockBytes = 0;  // of device memory: whole pages
   std::int64_t serial = 0;
 };
 
@@ -67,6 +68,7 @@ struct Device {
   std::set<CUgraph_st*> graphs;
   std::set<CUgraphExec_st*> graphExecs;
   std::vector<std::weak_ptr<Capture>> captures;
+  std::map<const void*, int> overlappingLaunches;  // by kernel
 };
 Device& device();
 

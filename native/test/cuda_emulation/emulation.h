@@ -22,7 +22,7 @@ namespace loko::emulation {
 
 /// A bug that real hardware would show as a hang, a corruption, an error without a place or nothing at
 /// all: a deadlock, a write outside an allocation, a misaligned vector, a collective used against its
-/// rules. Thrown by the API call that executed the kernel; until reset() every further call returns
+/// rules, memory touched by a kernel that may overlap the one ahead of it and has not yet waited. Thrown by the API call that executed the kernel; until reset() every further call returns
 /// cudaErrorLaunchFailure.
 class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -63,6 +63,7 @@ struct Counters {
   std::int64_t deviceAllocations = 0;  // ever made
   std::int64_t launches = 0;           // accepted, in a capture or not
   std::int64_t kernels = 0;            // executed, in a graph or not
+  std::int64_t overlapping = 0;        // of these, such as may start before the one ahead has ended
   std::int64_t graphLaunches = 0;
   std::int64_t graphNodes = 0;  // executed
   std::int64_t synchronizations = 0;

@@ -20,7 +20,7 @@ namespace loko::emulation {
 namespace {
 
 constexpr std::size_t kGuardBytes = 1024;  // a multiple of the alignment of cudaMalloc
-constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kPageBytes = 4096;   // whole ones, which can be closed (closed_memory.h)
 constexpr unsigned char kGuardByte = 0xa5, kNewByte = 0xff;
 
 void setGuard(unsigned char* zone, std::size_t bytes) {
@@ -45,8 +45,7 @@ std::size_t damage(const unsigned char* zone, std::size_t bytes) {
 
 // Bytes behind an allocation up to the end of its block.
 std::size_t tailBytes(const Allocation& allocation) {
-  const std::size_t padded = (allocation.bytes + kAlignment - 1) / kAlignment * kAlignment;
-  return padded - allocation.bytes + kGuardBytes;
+  return allocation.blockBytes - kGuardBytes - allocation.bytes;
 }
 
 unsigned char* frontOf(std::uintptr_t address) {
@@ -82,8 +81,9 @@ cudaError_t allocateDevice(Device& d, void** pointer, std::size_t bytes) {
   allocation.bytes = bytes;
   allocation.device = true;
   allocation.serial = d.counters.deviceAllocations;
+  allocation.blockBytes = (bytes + 2 * kGuardBytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   const std::size_t tail = tailBytes(allocation);
-  allocation.block = std::aligned_alloc(kAlignment, kGuardBytes + bytes + tail);
+  allocation.block = std::aligned_alloc(kPageBytes, allocation.blockBytes);
   if (allocation.block == nullptr) return cudaErrorMemoryAllocation;
   auto* start = static_cast<unsigned char*>(allocation.block) + kGuardBytes;
   std::memset(start, kNewByte, bytes);
@@ -100,8 +100,7 @@ cudaError_t allocateDevice(Device& d, void** pointer, std::size_t bytes) {
 void giveBack(Device& d, std::uintptr_t address, const Allocation& allocation) {
   if (allocation.device) {
 #if LOKO_ASAN
-    __asan_unpoison_memory_region(allocation.block,
-                                  kGuardBytes + allocation.bytes + tailBytes(allocation));
+    __asan_unpoison_memory_region(allocation.block, allocation.blockBytes);
 #endif
     std::memset(reinterpret_cast<void*>(address), kNewByte, allocation.bytes);
     --d.counters.liveDeviceAllocations;

@@ -60,13 +60,31 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
-template <typename... P, typename... A>
-cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(P...),
-                   A&&... arguments) {
+inline cudaLaunchConfig_t configOf(cudaStream_t stream, dim3 grid, dim3 block) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.stream = stream;
+  return config;
+}
+
+template <typename... P, typename... A>
+cudaError_t launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(P...),
+                   A&&... arguments) {
+  const cudaLaunchConfig_t config = configOf(stream, grid, block);
+  return cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...);
+}
+
+/// A launch that need not wait for the kernel ahead of it.
+template <typename... P, typename... A>
+cudaError_t launchEarly(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(P...),
+                        A&&... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = configOf(stream, grid, block);
+  config.attrs = &early;
+  config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...);
 }
 

@@ -41,6 +41,7 @@ void __stcs(T* address, T value) {
   *address = value;
 }
 
-// Programmatic dependent launch: kernels of a stream never overlap here.
-inline void cudaGridDependencySynchronize() {}
+// Programmatic dependent launch. Kernels of a stream never overlap here; but one that may must wait in every
+// thread, and touch no device memory before.
+void cudaGridDependencySynchronize();
 inline void cudaTriggerProgrammaticLaunchCompletion() {}
