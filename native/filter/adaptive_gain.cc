@@ -50,11 +50,11 @@ double AdaptiveGain::total() const {
 }
 
 void AdaptiveGain::visitState(StateVisitor& visitor) {
-  visitor.number("gain_samples", samples_);
-  visitor.number("gain_loss", loss_);
-  visitor.number("gain_sum", sum_);
-  visitor.number("gain_squares", squares_);
-  visitor.number("gain_log", log_);
+  visitor.number("gain_samples", samples_, Domain::kNonNegative);
+  visitor.number("gain_loss", loss_, Domain::kReal);
+  visitor.number("gain_sum", sum_, Domain::kReal);
+  visitor.number("gain_squares", squares_, Domain::kNonNegative);
+  visitor.number("gain_log", log_, Domain::kReal);
 }
 
 }  // namespace loko

@@ -31,8 +31,8 @@ double DeviationScale::observe(double slope, double room) {
 }
 
 void DeviationScale::visitState(StateVisitor& visitor) {
-  visitor.number("scale_sum", sum_);
-  visitor.number("scale_squares", squares_);
+  visitor.number("scale_sum", sum_, Domain::kReal);
+  visitor.number("scale_squares", squares_, Domain::kNonNegative);
 }
 
 }  // namespace loko

@@ -188,8 +188,11 @@ void GradientOptimizer::addWaiting(Backend& backend, std::int64_t parameters) {
 void GradientOptimizer::visitState(StateVisitor& visitor) {
   visitor.count("steps", steps_);
   visitor.count("skipped_steps", skippedSteps_);
-  const std::vector<const char*> names = stateNames(update(1, options_.learningRate));
-  for (std::size_t i = 0; i < state_.size(); ++i) visitor.array(names[i], *state_[i]);
+  const std::vector<StateName> names = stateNames(update(1, options_.learningRate));
+  for (std::size_t i = 0; i < state_.size(); ++i) {
+    visitor.array(names[i].name, *state_[i],
+                  names[i].ofSquares ? Domain::kNonNegative : Domain::kReal);
+  }
 }
 
 }  // namespace loko

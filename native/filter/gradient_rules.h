@@ -54,24 +54,29 @@ std::array<float*, 3> stateValues(const GradientUpdate& update,
 }
 
 /// Their names in torch.optim, in the same order.
-inline std::vector<const char*> stateNames(const GradientUpdate& update) {
-  std::vector<const char*> names;
+struct StateName {
+  const char* name;
+  bool ofSquares = false;
+};
+
+inline std::vector<StateName> stateNames(const GradientUpdate& update) {
+  std::vector<StateName> names;
   switch (update.rule) {
     case GradientUpdate::Rule::kSgd:
-      if (update.momentum != 0) names = {"momentum_buffer"};
+      if (update.momentum != 0) names = {{"momentum_buffer"}};
       break;
     case GradientUpdate::Rule::kAdaGrad:
-      names = {"sum"};
+      names = {{"sum", true}};
       break;
     case GradientUpdate::Rule::kRmsProp:
-      names = {"square_avg"};
-      if (update.centered) names.push_back("grad_avg");
-      if (update.momentum > 0) names.push_back("momentum_buffer");
+      names = {{"square_avg", true}};
+      if (update.centered) names.push_back({"grad_avg"});
+      if (update.momentum > 0) names.push_back({"momentum_buffer"});
       break;
     case GradientUpdate::Rule::kAdam:
     case GradientUpdate::Rule::kAdamW:
-      names = {"exp_avg", "exp_avg_sq"};
-      if (update.amsgrad) names.push_back("max_exp_avg_sq");
+      names = {{"exp_avg"}, {"exp_avg_sq", true}};
+      if (update.amsgrad) names.push_back({"max_exp_avg_sq", true});
       break;
   }
   return names;

@@ -38,9 +38,9 @@ double HeadScale::growthBelow(double most) {
 }
 
 void HeadScale::visitState(StateVisitor& visitor) {
-  visitor.number("head_variance", variance_);
-  visitor.number("head_scale", scale_);
-  visitor.number("head_scale_followed", followed_);
+  visitor.number("head_variance", variance_, Domain::kNonNegative);
+  visitor.number("head_scale", scale_, Domain::kReal);
+  visitor.number("head_scale_followed", followed_, Domain::kPositive);
 }
 
 }  // namespace loko

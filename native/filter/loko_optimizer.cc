@@ -253,20 +253,20 @@ void LokoOptimizer::visitState(StateVisitor& visitor) {
   visitor.count("jittered_steps", state_.jitteredSteps);
   visitor.count("floored", state_.floored);
   visitor.flag("started", state_.started);
-  visitor.number("p0", state_.p0);
-  visitor.number("p0_smallest", state_.p0Smallest);
-  visitor.number("largest", state_.largest);
-  visitor.number("p_mean", state_.summary.mean);
-  visitor.number("p_min", state_.summary.min);
-  visitor.number("p_max", state_.summary.max);
+  visitor.number("p0", state_.p0, Domain::kNonNegative);
+  visitor.number("p0_smallest", state_.p0Smallest, Domain::kNonNegative);
+  visitor.number("largest", state_.largest, Domain::kNonNegative);
+  visitor.number("p_mean", state_.summary.mean, Domain::kNonNegative);
+  visitor.number("p_min", state_.summary.min, Domain::kNonNegative);
+  visitor.number("p_max", state_.summary.max, Domain::kNonNegative);
   if (options_.gain == Gain::kAdaptive) {
     state_.gain.visitState(visitor);
     state_.scale.visitState(visitor);
     state_.head.visitState(visitor);
   }
   if (estimatesNoise()) visitor.matrix("R", state_.noise.values(), state_.noise.outputs());
-  visitor.array("p", *state_.p);
-  if (state_.factor != nullptr) visitor.array("factor", *state_.factor);
+  visitor.array("p", *state_.p, Domain::kNonNegative);
+  if (state_.factor != nullptr) visitor.array("factor", *state_.factor, Domain::kReal);
 }
 
 SkipReason LokoOptimizer::learn(Objective& objective, const Targets& targets, StepResult& result) {

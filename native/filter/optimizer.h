@@ -78,16 +78,19 @@ struct StepControl {
   bool apply = true;
 };
 
+/// What a number of the state can be: a state from a file is refused where one is not.
+enum class Domain : std::uint8_t { kReal, kNonNegative, kPositive };
+
 /// Takes every number that a step depends on besides theta, the options and the batch, in a fixed
 /// order. An optimizer lists them once, for reading and for writing (filter/optimizer_state.h).
 class StateVisitor {
  public:
   virtual ~StateVisitor() = default;
-  virtual void number(const char* name, double& value) = 0;
+  virtual void number(const char* name, double& value, Domain domain) = 0;
   virtual void count(const char* name, std::int64_t& value) = 0;
   virtual void flag(const char* name, bool& value) = 0;
   virtual void matrix(const char* name, std::vector<double>& values, int rows) = 0;
-  virtual void array(const char* name, StateArray& values) = 0;
+  virtual void array(const char* name, StateArray& values, Domain domain) = 0;
 };
 
 /// One optimizer drives one objective; it owns its state, and is used from one thread.

@@ -18,14 +18,14 @@ View thetaView(std::int64_t parameters) {
 class Describer final : public StateVisitor {
  public:
   explicit Describer(std::vector<StateEntry>& entries) : entries_(entries) {}
-  void number(const char* name, double&) override { entries_.push_back({name, {}, 1}); }
+  void number(const char* name, double&, Domain) override { entries_.push_back({name, {}, 1}); }
   void count(const char* name, std::int64_t&) override { entries_.push_back({name, {}, 1}); }
   void flag(const char* name, bool&) override { entries_.push_back({name, {}, 1}); }
   void matrix(const char* name, std::vector<double>& values, int rows) override {
     const auto size = static_cast<std::int64_t>(values.size());
     entries_.push_back({name, {rows, rows > 0 ? size / rows : 0}, size});
   }
-  void array(const char* name, StateArray& values) override {
+  void array(const char* name, StateArray& values, Domain) override {
     entries_.push_back({name, {values.size()}, values.size()});
   }
 
@@ -36,13 +36,13 @@ class Describer final : public StateVisitor {
 class Reader final : public StateVisitor {
  public:
   Reader(Backend& backend, double* target) : backend_(backend), target_(target) {}
-  void number(const char*, double& value) override { *target_++ = value; }
+  void number(const char*, double& value, Domain) override { *target_++ = value; }
   void count(const char*, std::int64_t& value) override { *target_++ = static_cast<double>(value); }
   void flag(const char*, bool& value) override { *target_++ = value ? 1 : 0; }
   void matrix(const char*, std::vector<double>& values, int) override {
     target_ = std::copy(values.begin(), values.end(), target_);
   }
-  void array(const char*, StateArray& values) override {
+  void array(const char*, StateArray& values, Domain) override {
     backend_.readState(values, target_);
     target_ += values.size();
   }
@@ -61,7 +61,7 @@ class Reader final : public StateVisitor {
 class Checker final : public StateVisitor {
  public:
   explicit Checker(const double* source) : source_(source) {}
-  void number(const char* name, double&) override { requireNumbers(name, 1); }
+  void number(const char* name, double&, Domain domain) override { require(name, 1, domain); }
   void count(const char* name, std::int64_t&) override {
     constexpr double kMost = 9007199254740991;  // 2^53 - 1
     const double value = *source_++;
@@ -74,13 +74,17 @@ class Checker final : public StateVisitor {
     if (value != 0 && value != 1) refuse(name, "0 or 1", value);
   }
   void matrix(const char* name, std::vector<double>& values, int) override {
-    requireNumbers(name, static_cast<std::int64_t>(values.size()));
+    require(name, static_cast<std::int64_t>(values.size()), Domain::kReal);
   }
-  void array(const char* name, StateArray& values) override { requireNumbers(name, values.size()); }
+  void array(const char* name, StateArray& values, Domain domain) override {
+    require(name, values.size(), domain);
+  }
 
-  void requireNumbers(const char* name, std::int64_t size) {
+  void require(const char* name, std::int64_t size, Domain domain) {
     for (std::int64_t i = 0; i < size; ++i, ++source_) {
       if (std::isnan(*source_)) refuse(name, "without NaN", *source_);
+      if (domain == Domain::kPositive && *source_ <= 0) refuse(name, "positive", *source_);
+      if (domain != Domain::kReal && *source_ < 0) refuse(name, "not negative", *source_);
     }
   }
 
@@ -91,7 +95,7 @@ class Checker final : public StateVisitor {
 class Writer final : public StateVisitor {
  public:
   Writer(Backend& backend, const double* source) : backend_(backend), source_(source) {}
-  void number(const char*, double& value) override { value = *source_++; }
+  void number(const char*, double& value, Domain) override { value = *source_++; }
   void count(const char*, std::int64_t& value) override {
     value = static_cast<std::int64_t>(*source_++);
   }
@@ -100,7 +104,7 @@ class Writer final : public StateVisitor {
     std::copy_n(source_, values.size(), values.begin());
     source_ += values.size();
   }
-  void array(const char*, StateArray& values) override {
+  void array(const char*, StateArray& values, Domain) override {
     backend_.writeState(values, 0, values.size(), source_);
     source_ += values.size();
   }
@@ -140,7 +144,7 @@ void writeState(Optimizer& optimizer, Objective& objective, const std::vector<do
     throw Error(ErrorCode::kOption, "the state has another number of values than the optimizer");
   }
   Checker checker(values.data());
-  checker.requireNumbers("theta", n);
+  checker.require("theta", n, Domain::kReal);
   optimizer.visitState(checker);
   objective.backend().writeView(thetaView(n), 1, values.data());
   Writer writer(objective.backend(), values.data() + n);

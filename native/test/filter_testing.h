@@ -366,16 +366,21 @@ inline Vector factorValuesOf(FormulaObjective& objective, const LokoOptimizer& o
   return values;
 }
 
-/// The number that the optimizer's state has under a name.
-inline double entryOf(Optimizer& optimizer, FormulaObjective& objective, const std::string& name) {
-  const std::vector<double> values = readState(optimizer, objective);
+/// Where an entry of the optimizer's state begins among its numbers.
+inline std::size_t placeOf(Optimizer& optimizer, FormulaObjective& objective,
+                           const std::string& name) {
   std::size_t begin = 0;
   for (const StateEntry& entry : describeState(optimizer, objective.parameters())) {
-    if (entry.name == name) return values[begin];
+    if (entry.name == name) return begin;
     begin += static_cast<std::size_t>(entry.size);
   }
   FAIL("no entry ", name);
   return 0;
+}
+
+/// The number that the optimizer's state has under a name.
+inline double entryOf(Optimizer& optimizer, FormulaObjective& objective, const std::string& name) {
+  return readState(optimizer, objective)[placeOf(optimizer, objective, name)];
 }
 
 inline LokoOptimizer makeLoko(FormulaObjective& objective, const LokoOptions& options) {

@@ -113,6 +113,34 @@ TEST_SUITE("optimizer state") {
     CHECK_THROWS_AS(writeState(*optimizer, problem.network, {1, 2}), Error);
   }
 
+  TEST_CASE("a variance below 0 and a scale of 0 are refused by name, and change nothing") {
+    struct Bad {
+      int kind;
+      const char* name;
+      double value;
+    };
+    for (const Bad& bad :
+         {Bad{3, "p", -1e-30}, Bad{3, "p0", -1}, Bad{3, "head_variance", -0.1},
+          Bad{3, "head_scale_followed", 0}, Bad{3, "gain_squares", -1}, Bad{3, "scale_squares", -1},
+          Bad{4, "exp_avg_sq", -1}, Bad{4, "max_exp_avg_sq", -1}}) {
+      CAPTURE(bad.name);
+      Problem problem(Precision::kDouble);
+      const auto optimizer = makeOptimizer(bad.kind, problem);
+      problem.step(*optimizer, 1);
+      const std::vector<double> good = readState(*optimizer, problem.network);
+      std::vector<double> changed = good;
+      changed[placeOf(*optimizer, problem.network, bad.name)] = bad.value;
+      try {
+        writeState(*optimizer, problem.network, changed);
+        FAIL("was accepted");
+      } catch (const Error& error) {
+        CHECK(error.code() == ErrorCode::kOption);
+        CHECK(std::string(error.what()).find(std::string("\"") + bad.name + "\" must be") == 0);
+      }
+      CHECK(sameBits(readState(*optimizer, problem.network), good));
+    }
+  }
+
   TEST_CASE(
       "uneven batches add up to the step of one batch, clipped to the norm that is asked for") {
     Problem whole(Precision::kDouble), parts(Precision::kDouble);
