@@ -1,7 +1,7 @@
-// The library multiplies dense matrices of one type, so bfloat16 activations are made first; the tile kernel
-// then adds what else the product has, and runs its epilogue. That is two passes over the output more than
-// the fused kernel makes, which pays where the product is long: at k = 99 rows of 197 tokens the library
-// reads each weight once for 19,503 rows.
+// The library multiplies dense matrices of one type, so bfloat16 activations are made first. Where that is all of the
+// product, it writes or adds to the target itself; else the tile kernel then adds what else there is and runs
+// the epilogue: two passes over the output more than the fused kernel makes, which pays where the product is
+// long. At k = 99 rows of 197 tokens the library reads each weight once for 19,503 rows.
 
 #include "cuda/library_product.h"
 
@@ -37,6 +37,16 @@ bool dense(const Rows& rows, int m) {
   return m <= rows.rows || rows.sampleStride == rows.rows * rows.ld;
 }
 
+/// Nothing is left when the only term has been written to the target, or added to it.
+bool isOneTerm(const Product& product) {
+  const Epilogue& epilogue = product.epilogue;
+  return product.termCount == 1 && !epilogue.transposed && epilogue.columnStride == 1 &&
+         epilogue.activation == Activation::kNone && epilogue.bias == nullptr &&
+         !epilogue.addend.present() && !epilogue.residual.present() &&
+         !epilogue.actGrad.present() && !epilogue.derivative.present() &&
+         operandOf(epilogue.target).aligned && dense(epilogue.target, product.m);
+}
+
 ProductType typeOf(Precision precision) {
   switch (precision) {
     case Precision::kFloat32:
@@ -57,14 +67,17 @@ void needLibraryProduct(std::int64_t m, int n, int depth, Context& context) {
   context.needLibrary();
 }
 
-void multiplyByLibrary(Product& product, Orientation right, Context& context) {
+bool multiplyByLibrary(Product& product, Orientation right, Context& context) {
   CublasLt* library = context.library();
-  if (library == nullptr || product.m < context.libraryRows()) return;
+  if (library == nullptr || product.m < context.libraryRows()) return false;
   const bool half = context.precision() == Precision::kBfloat16;
   const Term& base = product.terms[0];
   const Rows& left = base.left.rows;
-  if (base.right.half != half || !base.right.aligned) return;
-  if (!half && (!base.left.aligned || !dense(left, product.m))) return;
+  if (base.right.half != half || !base.right.aligned) return false;
+  if (!half && (!base.left.aligned || !dense(left, product.m))) return false;
+
+  const bool whole = isOneTerm(product);
+  Epilogue& epilogue = product.epilogue;
 
   LtProduct shape;
   shape.rows = product.m;
@@ -73,16 +86,18 @@ void multiplyByLibrary(Product& product, Orientation right, Context& context) {
   shape.type = typeOf(context.precision());
   shape.lda = half ? base.depth : left.ld;
   shape.ldw = base.right.rows.ld;
-  shape.ldc = product.n;
+  shape.ldc = whole ? epilogue.target.ld : product.n;
+  shape.accumulate = whole && epilogue.accumulate;
   shape.across = right == Orientation::kAcross;
   const std::int64_t sums = resultFloats(product.m, product.n);
-  if (half && base.depth % 8 != 0) return;  // rows of the copy would not be aligned
-  if (!library->prepare(shape)) return;
+  if (half && base.depth % 8 != 0) return false;  // rows of the copy would not be aligned
+  if (!library->prepare(shape)) return false;
 
-  float* result = context.floats(sums + halfFloats(product.m, base.depth));
+  float* workspace = context.floats(sums + halfFloats(product.m, base.depth));
+  float* result = whole ? epilogue.target.data : workspace;
   const void* a = left.data;
   if (half) {
-    auto* copy = reinterpret_cast<__nv_bfloat16*>(result + sums);
+    auto* copy = reinterpret_cast<__nv_bfloat16*>(workspace + sums);
     const int samples = ceilDiv(product.m, left.rows);
     forEachElement("to bfloat16", samples, left.rows, base.depth,
                    HalfElement{left, copy, left.rows, base.depth}, context);
@@ -90,12 +105,14 @@ void multiplyByLibrary(Product& product, Orientation right, Context& context) {
   }
   library->run(shape, a, base.right.rows.data, result, context.libraryWorkspace(),
                CublasLt::kWorkspaceBytes, context.stream());
-  Rows& addend = product.epilogue.addend;
+  if (whole) return true;
+  Rows& addend = epilogue.addend;
   addend.data = result;
   addend.rows = product.m;
   addend.ld = product.n;
   for (int i = 1; i < product.termCount; ++i) product.terms[i - 1] = product.terms[i];
   --product.termCount;
+  return false;
 }
 
 }  // namespace loko::cuda

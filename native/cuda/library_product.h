@@ -10,8 +10,8 @@ namespace loko::cuda {
 /// Workspace for products of at most m rows.
 void needLibraryProduct(std::int64_t m, int n, int depth, Context& context);
 
-/// Where the library is there and the product is large enough, enqueues its first term and replaces it by
-/// the result.
-void multiplyByLibrary(Product& product, Orientation right, Context& context);
+/// Where the library is there and the product is large enough, enqueues its first term: true if that was all of the
+/// product, else what it gave takes the place of the term.
+bool multiplyByLibrary(Product& product, Orientation right, Context& context);
 
 }  // namespace loko::cuda

@@ -62,7 +62,7 @@ void run(const Linear& op, const Frame& frame, Context& context) {
   epilogue.actGrad = context.rows(op.actGrad, batch);
   if (op.bias != kNoWeight) epilogue.bias = context.vector(op.bias, out);
   if (op.trainedBias != kNoParameter) epilogue.bias = context.parameter(op.trainedBias, out);
-  multiplyByLibrary(product, Orientation::kAlong, context);
+  if (multiplyByLibrary(product, Orientation::kAlong, context)) return;
   run(product, Orientation::kAlong, context);
 }
 
@@ -89,7 +89,7 @@ void run(const LinearBackward& op, const Frame& frame, Context& context) {
     epilogue.ofRelu = op.derivative.ofRelu;
     epilogue.ofSum = op.derivative.ofSum;
   }
-  multiplyByLibrary(product, Orientation::kAcross, context);
+  if (multiplyByLibrary(product, Orientation::kAcross, context)) return;
   run(product, Orientation::kAcross, context);
 }
 

@@ -51,7 +51,7 @@ enum class Values : std::uint8_t {
   kExact,
 };
 
-enum class Layout : std::uint8_t { kDense, kSliced, kMixed };
+enum class Layout : std::uint8_t { kDense, kSliced, kMixed, kColumns };
 
 /// One step with its operands. Everything in scratch that is no operand is a guard.
 class OpCase {
@@ -75,7 +75,8 @@ class OpCase {
     frame.firstRow = 0;
   }
 
-  /// Sliced: columns out of a wider buffer, rows out of a longer one, at an odd offset.
+  /// Sliced: columns out of a wider buffer, rows out of a longer one, at an odd offset. Columns: as q, k and v
+  /// lie beside one another, whole rows of a buffer in which vectors stay aligned.
   View operand(Axis axis, Role role, int rows, int cols, Space space = Space::kScratch) {
     const int id = static_cast<int>(buffers_.size());
     const bool sliced = layout_ == Layout::kSliced || (layout_ == Layout::kMixed && id % 2 == 0);
@@ -85,12 +86,13 @@ class OpCase {
     view.space = space;
     view.rows = rows;
     view.cols = cols;
-    view.ld = sliced ? cols + 5 : cols;
+    const bool columns = layout_ == Layout::kColumns;
+    view.ld = sliced ? cols + 5 : columns ? cols + 8 : cols;
     view.sampleStride = view.ld * (sliced ? rows + 2 : rows);
     view.buffer = id;
     const int samples = axis == Axis::kSamples ? frame.batch : frame.segments();
     const std::int64_t begin = (static_cast<std::int64_t>(memory.size()) + 31) / 16 * 16;
-    view.offset = begin + (sliced ? 3 : 0);
+    view.offset = begin + (sliced ? 3 : columns ? 4 : 0);
     memory.resize(static_cast<std::size_t>(begin + samples * view.sampleStride + 16));
     roles.resize(memory.size(), kGuard);
     for (int s = 0; s < samples; ++s) {
