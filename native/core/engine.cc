@@ -161,16 +161,31 @@ const Plan& Engine::plan(const LoweringRequest& request) {
   }
   Plan fresh = lower(graph_, adapter_, *table_, request);
   if (request.training) checkCoverage(fresh, adapter_.parameters);
-  backend_->reserve(Space::kScratch, fresh.scratchElements);
-  backend_->reserve(Space::kInput, fresh.inputElements);
   WorkspaceHint hint;
   hint.batch = request.batch;
   hint.maxRows = fresh.passRows;
-  backend_->prepare(fresh.forward, hint);
-  backend_->prepare(fresh.backward, hint);
+  takeMemory([&] {
+    backend_->reserve(Space::kScratch, fresh.scratchElements);
+    backend_->reserve(Space::kInput, fresh.inputElements);
+    backend_->prepare(fresh.forward, hint);
+    backend_->prepare(fresh.backward, hint);
+  });
   plans_.push_front({request, std::move(fresh)});
   if (plans_.size() > kKeptPlans) plans_.pop_back();
   return plans_.front().plan;
+}
+
+/// A backend may give back what it had before it asks for more. If there is no more, nothing that was prepared
+/// can run: it is prepared again when it is needed.
+void Engine::takeMemory(const std::function<void()>& ask) {
+  try {
+    ask();
+  } catch (...) {
+    plans_.clear();
+    gramRows_ = 0;
+    forwardIsCurrent_ = false;
+    throw;
+  }
 }
 
 void Engine::limitPassRows(int rows) {
@@ -283,7 +298,7 @@ void Engine::reserveGram(std::int64_t rows) {
   hint.maxGramRows = static_cast<int>(
       std::min<std::int64_t>(std::max(rows, std::min(twice, std::int64_t{outputs()} * batch_)),
                              std::numeric_limits<int>::max()));
-  backend_->prepare({}, hint);
+  takeMemory([&] { backend_->prepare({}, hint); });
   gramRows_ = hint.maxGramRows;
 }
 

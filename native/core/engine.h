@@ -7,6 +7,7 @@
 // Node nor which backend it has.
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <vector>
@@ -78,6 +79,7 @@ class Engine final : public Objective {
 
   /// Valid until the next call: a plan of another shape may take its place.
   const Plan& plan(const LoweringRequest& request);
+  void takeMemory(const std::function<void()>& ask);
   /// For the batch that was set.
   LoweringRequest currentRequest(bool training) const;
   /// For the smallest batch that the model takes, before any has come.

@@ -69,11 +69,12 @@ void checkAgreement(Engine& engine, Engine& reference, const TestBatch& input, d
                  engine.parameters()) < jacobian);
 }
 
-StepResult learn(Optimizer& optimizer, Engine& engine, std::uint64_t step) {
-  const std::vector<float> image = pixels(engine, 1, 100 + step);
-  engine.setBatch(image.data(), 1);
+StepResult learn(Optimizer& optimizer, Engine& engine, std::uint64_t step, int batch = 1) {
+  const std::vector<float> images = pixels(engine, batch, 100 + step);
+  engine.setBatch(images.data(), batch);
   Targets targets;
-  targets.labels = {static_cast<int>(step % static_cast<std::uint64_t>(engine.outputs()))};
+  targets.labels.assign(static_cast<std::size_t>(batch),
+                        static_cast<int>(step % static_cast<std::uint64_t>(engine.outputs())));
   return optimizer.step(engine, targets);
 }
 
@@ -304,6 +305,36 @@ TEST_CASE("a GPU without memory is an error with its code, and everything is giv
   }
   emulation::reset();
   CHECK(failures > 8);
+}
+
+TEST_CASE("a batch that does not fit into memory changes nothing, and those that fitted go on") {
+  for (const MakeOptimizer& make : {MakeOptimizer(makeLoko), MakeOptimizer(makeAdamW)}) {
+    const auto untroubled = vitOn(cudaBackend());
+    const auto undisturbed = make(*untroubled);
+    for (std::uint64_t step = 0; step < 4; ++step) learn(*undisturbed, *untroubled, step);
+    const std::vector<float> expected = thetaOf(*untroubled);
+
+    int failures = 0;
+    for (int nth = 1; nth < 20; ++nth) {
+      CAPTURE(nth);
+      const auto engine = vitOn(cudaBackend());
+      const auto optimizer = make(*engine);
+      for (std::uint64_t step = 0; step < 2; ++step) learn(*optimizer, *engine, step);
+      emulation::failAllocation(nth);
+      try {
+        learn(*optimizer, *engine, 9, 24);
+        break;
+      } catch (const Error& error) {
+        CHECK(error.code() == ErrorCode::kOutOfMemory);
+        ++failures;
+      }
+      emulation::failAllocation(0);
+      for (std::uint64_t step = 2; step < 4; ++step) learn(*optimizer, *engine, step);
+      CHECK(thetaOf(*engine) == expected);
+    }
+    emulation::reset();
+    CHECK(failures > 2);
+  }
 }
 
 }  // namespace loko
