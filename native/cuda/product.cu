@@ -327,7 +327,9 @@ void launchProduct(const Product& product, Context& context) {
   const Launch where{"product", dim3(static_cast<unsigned>(tiles), 1, shares), dim3(kTileThreads),
                      context.queue()};
   // Weights that few blocks share are on their way while the kernel ahead ends; many rows hide that wait anyway.
-  const bool prefetches = context.queue().overlapping && product.m <= kPrefetchingRows;
+  const Term& first = product.terms[0];
+  const bool prefetches = context.queue().overlapping && product.m <= kPrefetchingRows &&
+                          product.termCount > 0 && first.begin == 0 && first.end == product.n;
   const auto start = [&](auto kernel) { launch(where, kernel, product, split, prefetches); };
   switch (product.exact ? Precision::kFloat32 : context.precision()) {
     case Precision::kFloat32:
