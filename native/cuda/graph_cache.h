@@ -3,7 +3,8 @@
 // Lists of steps as CUDA graphs: a whole forward or backward pass is one launch.
 //
 // A list runs eagerly the first time it meets a frame, is captured the second time and launched from then
-// on. What a graph holds are addresses and shapes; so it is keyed by everything that they follow from, and
+// on. Where it cannot be captured it goes on running eagerly: whatever else is in the process can make a
+// capture invalid (a library that synchronises the device), and a driver may refuse a graph. What a graph holds are addresses and shapes; so it is keyed by everything that they follow from, and
 // all graphs are dropped when memory moves (Context::generation).
 
 #include <cuda_runtime.h>
@@ -41,15 +42,16 @@ class GraphCache {
   template <class Enqueue>
   void run(const Pass& pass, std::int64_t generation, cudaStream_t stream, const Enqueue& enqueue) {
     Entry& entry = find(pass, generation);
-    if (entry.executable == nullptr) {
-      if (!entry.met) {
-        entry.met = true;
-        enqueue();
-        return;
-      }
-      capture(entry, stream, enqueue);
+    if (entry.met && !entry.refused && entry.executable == nullptr) {
+      entry.executable = captured(stream, enqueue);
+      entry.refused = entry.executable == nullptr;
     }
-    check(cudaGraphLaunch(entry.executable, stream), "a recorded pass");
+    if (entry.executable != nullptr) {
+      check(cudaGraphLaunch(entry.executable, stream), "a recorded pass");
+    } else {
+      enqueue();
+      entry.met = true;
+    }
   }
 
  private:
@@ -70,29 +72,34 @@ class GraphCache {
   };
   struct Entry {
     Key key;
-    bool met = false;
+    bool met = false, refused = false;
     cudaGraphExec_t executable = nullptr;
   };
 
   Entry& find(const Pass& pass, std::int64_t generation);
   static void destroy(Entry& entry);
 
+  /// Null where it cannot be captured. An error that is not the capture's own comes again when the pass is enqueued.
   template <class Enqueue>
-  void capture(Entry& entry, cudaStream_t stream, const Enqueue& enqueue) {
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin of a capture");
-    cudaGraph_t graph = nullptr;
+  static cudaGraphExec_t captured(cudaStream_t stream, const Enqueue& enqueue) {
+    if (failed(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal))) return nullptr;
+    bool whole = true;
     try {
       enqueue();
-    } catch (...) {
-      cudaStreamEndCapture(stream, &graph);
-      if (graph != nullptr) cudaGraphDestroy(graph);
-      throw;
+    } catch (const Error&) {
+      whole = false;
     }
-    check(cudaStreamEndCapture(stream, &graph), "end of a capture");
-    const cudaError_t error = cudaGraphInstantiate(&entry.executable, graph, 0);
-    cudaGraphDestroy(graph);
-    if (error != cudaSuccess) entry.executable = nullptr;
-    check(error, "a captured pass");
+    cudaGraph_t graph = nullptr;
+    whole = !failed(cudaStreamEndCapture(stream, &graph)) && whole;
+    cudaGraphExec_t executable = nullptr;
+    if (whole && failed(cudaGraphInstantiate(&executable, graph, 0))) executable = nullptr;
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    return executable;
+  }
+
+  static bool failed(cudaError_t error) {
+    if (error != cudaSuccess) cudaGetLastError();  // forgets it, unless the device is lost
+    return error != cudaSuccess;
   }
 
   std::list<Entry> entries_;  // the most recently used first

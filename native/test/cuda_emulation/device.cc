@@ -83,6 +83,9 @@ void failAllocation(int nth) {
 void failKernel(int nth) {
   change([&](Device& d) { d.failKernelIn = nth; });
 }
+void failCapture(int nth) {
+  change([&](Device& d) { d.failCaptureIn = nth; });
+}
 void checkGuardsAfterEachKernel(bool check) {
   change([&](Device& d) { d.checkAfterKernels = check; });
 }
@@ -104,7 +107,7 @@ void reset() {
     d.model = DeviceModel{};
     d.schedule = Schedule{};
     d.sticky = cudaSuccess;
-    d.failAllocationIn = d.failKernelIn = 0;
+    d.failAllocationIn = d.failKernelIn = d.failCaptureIn = 0;
     d.checkAfterKernels = false;
   });
   lastError = cudaSuccess;

@@ -59,7 +59,7 @@ struct Device {
   Schedule schedule;
   Counters counters;
   cudaError_t sticky = cudaSuccess;
-  int failAllocationIn = 0, failKernelIn = 0;
+  int failAllocationIn = 0, failKernelIn = 0, failCaptureIn = 0;
   bool checkAfterKernels = false;
   std::map<std::uintptr_t, Allocation> memory;  // by address
   CUstream_st legacy;                           // the default stream

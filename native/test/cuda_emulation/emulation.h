@@ -52,6 +52,9 @@ void failAllocation(int nth);
 /// The nth kernel executed from now on, in a graph or not, ends with cudaErrorIllegalAddress, which
 /// every further call returns, as on a real device; 0: none.
 void failKernel(int nth);
+/// The nth capture from now on turns out to be invalid when it ends, as by a synchronisation somewhere else in
+/// the process; 0: none.
+void failCapture(int nth);
 
 /// Guard zones are always checked at synchronisations and when memory is freed. Checking after each
 /// kernel as well names the kernel that wrote outside its memory.

@@ -65,7 +65,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
       unjoined = unjoined || (other != target && other->captured > other->joined);
       other->capture = nullptr;
     }
-    if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
+    const bool planned = d.failCaptureIn > 0 && --d.failCaptureIn == 0;
+    if (capture->invalid || planned) return cudaErrorStreamCaptureInvalidated;
     if (unjoined) return cudaErrorStreamCaptureUnjoined;
     *graph = new CUgraph_st{capture->nodes};
     d.graphs.insert(*graph);
