@@ -8,21 +8,36 @@
 #include <cuda_bf16.h>
 
 #include "cuda/cublaslt.h"
-#include "cuda/element.cuh"
+#include "cuda/fetch.cuh"
+#include "cuda/launch.h"
+#include "cuda/predecessor.cuh"
 
 namespace loko::cuda {
 
 namespace {
 
-struct HalfElement {
-  Rows source;
-  __nv_bfloat16* target;
-  int rows, cols;
-  __device__ void operator()(int sample, int row, int column) const {
-    const std::int64_t at = (std::int64_t{sample} * rows + row) * cols + column;
-    target[at] = __float2bfloat16_rn(source.at(sample, row)[column]);
-  }
+constexpr int kThreads = 256;
+
+struct alignas(8) FourHalves {
+  __nv_bfloat16 values[4];
 };
+
+/// target [m, cols], dense; cols is a multiple of 4. A warp for each row: 6 bytes for each element are all it should
+/// cost, 90 MB for 19,503 rows of 768.
+__global__ void halvesKernel(const Operand source, __nv_bfloat16* target, int m, int cols) {
+  awaitPredecessor();
+  const int row = static_cast<int>((blockIdx.x * kThreads + threadIdx.x) / 32);
+  if (row >= m) return;
+  const float* from = source.rows[row];
+  __nv_bfloat16* to = target + std::int64_t{row} * cols;
+#pragma unroll 8
+  for (int c = static_cast<int>(threadIdx.x % 32) * 4; c < cols; c += 32 * 4) {
+    const float4 four = fetchVector<false>(from + c, 4, source.aligned).values();
+    *reinterpret_cast<FourHalves*>(to + c) = {
+        {__float2bfloat16_rn(four.x), __float2bfloat16_rn(four.y), __float2bfloat16_rn(four.z),
+         __float2bfloat16_rn(four.w)}};
+  }
+}
 
 /// Rounded, so that what follows is aligned.
 std::int64_t resultFloats(std::int64_t m, int n) {
@@ -98,9 +113,10 @@ bool multiplyByLibrary(Product& product, Orientation right, Context& context) {
   const void* a = left.data;
   if (half) {
     auto* copy = reinterpret_cast<__nv_bfloat16*>(workspace + sums);
-    const int samples = ceilDiv(product.m, left.rows);
-    forEachElement("to bfloat16", samples, left.rows, base.depth,
-                   HalfElement{left, copy, left.rows, base.depth}, context);
+    launch({"to bfloat16",
+            dim3(static_cast<unsigned>(ceilDiv<std::int64_t>(product.m, kThreads / 32))),
+            dim3(kThreads), context.queue()},
+           halvesKernel, base.left, copy, product.m, base.depth);
     a = copy;
   }
   library->run(shape, a, base.right.rows.data, result, context.libraryWorkspace(),
