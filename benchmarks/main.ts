@@ -12,7 +12,13 @@ import { describeMachine, machineSlug } from "./machine.js";
 import { ROOT, TRIALS_DIR, WORK_DIR } from "./paths.js";
 import { drawPlots } from "./plots.js";
 import { prepareTrial } from "./prepare.js";
-import { findPython, torchCommand, torchEnvironment } from "./python.js";
+import {
+  findPython,
+  lokoEnvironment,
+  type Python,
+  torchCommand,
+  torchEnvironment,
+} from "./python.js";
 import { race } from "./race.js";
 import { isMet, type Results, runnable, summarise } from "./results.js";
 import { summaryToMarkdown } from "./summary.js";
@@ -96,10 +102,10 @@ function withRounds(trial: Trial, text: string | undefined): Trial {
   return { ...trial, rounds, seconds: (trial.seconds / trial.rounds) * rounds };
 }
 
-function choosePython(isWanted: boolean): string | undefined {
+function choosePython(isWanted: boolean): Python | undefined {
   if (!isWanted) return undefined;
   const python = findPython();
-  if ("path" in python) return python.path;
+  if ("path" in python) return python;
   console.log(
     `PyTorch's side is left out, ${python.missing}; LOKO_PYTHON may name a Python with torch, ` +
       "transformers and peft.\n",
@@ -116,15 +122,15 @@ function measurable(trials: readonly Trial[]): Trial[] {
   return trials.filter(({ device }) => device !== "cuda");
 }
 
-async function runTrial(trial: Trial, python: string | undefined) {
+async function runTrial(trial: Trial, python: Python | undefined) {
   const file = await prepareTrial(trial, WORK_DIR);
   const runner = join(import.meta.dirname, "runner.js");
   return race(trial, runnable(trial, python !== undefined), {
     command: (name) =>
       name.startsWith("loko")
-        ? { command: [process.execPath, runner, file, name], env: process.env }
+        ? { command: [process.execPath, runner, file, name], env: lokoEnvironment(python) }
         : {
-            command: torchCommand(python!, file, name),
+            command: torchCommand(python!.path, file, name),
             env: torchEnvironment(trial.threads, WORK_DIR),
           },
     starters: os.availableParallelism(),

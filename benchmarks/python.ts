@@ -5,24 +5,38 @@ import { ROOT } from "./paths.js";
 
 const MODULES = ["torch", "transformers", "peft", "safetensors"];
 
-/** An interpreter that has all that PyTorch's side needs, or why there is none. */
-export type Python = { readonly path: string } | { readonly missing: string };
+/** An interpreter that has all that PyTorch's side needs, and the folder that it is installed in. */
+export interface Python {
+  readonly path: string;
+  readonly prefix: string;
+}
 
 /** The first of LOKO_PYTHON, a list as PATH is one, that has them; python3 where it is not set. */
-export function findPython(): Python {
+export function findPython(): Python | { readonly missing: string } {
   const paths = (process.env.LOKO_PYTHON ?? "python3").split(delimiter);
   const answers = paths.map(askPython);
   return answers.find((answer) => "path" in answer) ?? answers[0]!;
 }
 
-function askPython(path: string): Python {
+function askPython(path: string): Python | { readonly missing: string } {
   const code =
     "import importlib.util as u, sys; " +
-    "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])";
+    "print(sys.prefix); print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])";
   const { status, stdout } = spawnSync(path, ["-c", code, ...MODULES], { encoding: "utf8" });
   if (status !== 0) return { missing: `${path} cannot be run` };
-  const lacking = stdout.trim();
-  return lacking === "" ? { path } : { missing: `${path} lacks ${lacking.replaceAll(" ", ", ")}` };
+  const [prefix = "", lacking = ""] = stdout.trim().split("\n");
+  return lacking === ""
+    ? { path, prefix }
+    : { missing: `${path} lacks ${lacking.replaceAll(" ", ", ")}` };
+}
+
+/** Both sides with the same cuBLASLt: that of PyTorch's environment, where the user has not chosen one. */
+export function lokoEnvironment(python: Python | undefined): NodeJS.ProcessEnv {
+  const { LOKO_CUBLASLT, VIRTUAL_ENV, CONDA_PREFIX } = process.env;
+  if (python === undefined || (LOKO_CUBLASLT ?? VIRTUAL_ENV ?? CONDA_PREFIX) !== undefined) {
+    return process.env;
+  }
+  return { ...process.env, VIRTUAL_ENV: python.prefix };
 }
 
 export function torchCommand(python: string, trialFile: string, contender: string): string[] {

@@ -3,6 +3,7 @@
 # a network that has a C++ compiler, make, CMake, nvcc, tar and xz:
 #
 #   scripts/gpu-bundle.sh [ARCHIVE]        default build/loko-gpu.tar.xz; run `npm ci` before
+#   scripts/gpu-bundle.sh --without-sources [ARCHIVE]   to be unpacked beside a checkout that is there already
 #
 #   tar -xJf loko-gpu.tar.xz && cd loko-gpu && . ./environment && npm run test:gpu
 #
@@ -11,20 +12,26 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+sources=true
+if [[ ${1:-} == --without-sources ]]; then
+  sources=false
+  shift
+fi
 archive=$(realpath -m "${1:-build/loko-gpu.tar.xz}")
 largest=$((60 * 1000 * 1000))
-# The linter, and the image decoder: no test on a GPU decodes images.
-unused=(@biomejs @img)
+# The linter, what makes the documentation and checks the package, and the image decoder: no test on a GPU
+# decodes images.
+unused=(@biomejs @gerrit0 @img @publint @shikijs publint typedoc)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/loko-gpu
 mkdir -p "$root/node/bin" "$root/node/lib/node_modules"
 
-git archive HEAD | tar -x -C "$root"
+if $sources; then git archive HEAD | tar -x -C "$root"; fi
 # There is no git in the bundle; results name the commit by this file.
 git rev-parse HEAD >"$root/COMMIT"
-if [[ -n $(git status --porcelain --untracked-files=no) ]]; then
+if $sources && [[ -n $(git status --porcelain --untracked-files=no) ]]; then
   echo "Not in the bundle: changes that are not committed." >&2
 fi
 
