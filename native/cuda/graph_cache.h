@@ -4,8 +4,9 @@
 //
 // A list runs eagerly the first time it meets a frame, is captured the second time and launched from then
 // on. Where it cannot be captured it goes on running eagerly: whatever else is in the process can make a
-// capture invalid (a library that synchronises the device), and a driver may refuse a graph. What a graph holds are addresses and shapes; so it is keyed by everything that they follow from, and
-// all graphs are dropped when memory moves (Context::generation).
+// capture invalid (a library that synchronises the device), and a driver may refuse a graph. What a graph
+// holds are addresses and shapes; so it is keyed by everything that they follow from, and all graphs are
+// dropped when memory moves (Context::generation).
 
 #include <cuda_runtime.h>
 
@@ -79,7 +80,8 @@ class GraphCache {
   Entry& find(const Pass& pass, std::int64_t generation);
   static void destroy(Entry& entry);
 
-  /// Null where it cannot be captured. An error that is not the capture's own comes again when the pass is enqueued.
+  /// Null where it cannot be captured. An error that is not the capture's own comes again when the pass is
+  /// enqueued.
   template <class Enqueue>
   static cudaGraphExec_t captured(cudaStream_t stream, const Enqueue& enqueue) {
     if (failed(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal))) return nullptr;
