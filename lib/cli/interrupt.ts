@@ -12,12 +12,14 @@ export class Interrupted extends Error {
   }
 }
 
-type StopSignal = "SIGINT" | "SIGTERM";
-const EXIT_CODES: Readonly<Record<StopSignal, number>> = { SIGINT: 130, SIGTERM: 143 };
+// SIGHUP: the terminal was closed, or the connection to it lost. Node.js dies of it under nohup, too.
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+type StopSignal = keyof typeof EXIT_CODES;
+const STOP_SIGNALS = Object.keys(EXIT_CODES) as StopSignal[];
 
 /**
- * While it lives, the first Ctrl-C (or SIGTERM) only asks to stop, and the second ends the process at
- * once.
+ * While it lives, the first Ctrl-C (or SIGTERM, or SIGHUP) only asks to stop, and the second ends the process
+ * at once.
  */
 export class Interrupt implements Disposable {
   /** Called when somebody asks to stop. */
@@ -25,6 +27,7 @@ export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
   readonly #listener = (name: NodeJS.Signals) => {
     const reason = new Interrupted(name as StopSignal);
+    if (name === "SIGHUP") forgetTerminal();
     if (this.signal.aborted) {
       discardUnfinished();
       process.exit(reason.exitCode);
@@ -34,7 +37,7 @@ export class Interrupt implements Disposable {
   };
 
   constructor() {
-    process.on("SIGINT", this.#listener).on("SIGTERM", this.#listener);
+    for (const name of STOP_SIGNALS) process.on(name, this.#listener);
   }
 
   /** Aborted when somebody asks to stop, with an {@link Interrupted} as its reason. */
@@ -43,6 +46,11 @@ export class Interrupt implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    process.off("SIGINT", this.#listener).off("SIGTERM", this.#listener);
+    for (const name of STOP_SIGNALS) process.off(name, this.#listener);
   }
+}
+
+/** What is still written goes nowhere, and must not end the process before it has saved. */
+function forgetTerminal(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
 }

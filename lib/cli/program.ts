@@ -48,7 +48,7 @@ Examples:
   loko train --model ./bert --train train.tsv --eval dev.tsv --output adapter
   loko predict --model ./bert --adapter adapter --text "a fine film"
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 and 143 stopped by Ctrl-C and SIGTERM.`;
+Exit codes: 0 done, 1 failed, 2 wrong use, 129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM.`;
 
 /**
  * Runs one command line.

@@ -8,6 +8,7 @@ import { type ImagePool, openImagePool } from "../images/pool.js";
 import type { ProcessedImage } from "../images/process.js";
 import { ImageProcessor, stackImages } from "../images/processor.js";
 import { checkOptions, integerIn, oneOf } from "../options.js";
+import { exampleLabel } from "./example-label.js";
 import { inputError, type OnlineSample } from "./stream.js";
 
 /** Options of {@link encodeImages}. */
@@ -36,7 +37,7 @@ export interface EncodeImagesOptions {
  * examples, whatever the number of threads. The result can be iterated as often as the examples can.
  *
  * @throws LokoError ERR_INPUT_TYPE, ERR_OPTION at once; while iterating ERR_DATA_COLUMN for an example
- * without a label, what reading the examples throws, and the errors of `decodeImage`. Rejects with
+ * without a label, ERR_LABEL_UNKNOWN, ERR_LABEL_RANGE for one that is no class index, what reading the examples throws, and the errors of `decodeImage`. Rejects with
  * `signal.reason` when aborted.
  *
  * @example
@@ -56,10 +57,16 @@ export function encodeImages(
   return {
     async *[Symbol.asyncIterator]() {
       const prepared = prepareAhead(processor, examples, options);
+      let read = 0;
       for await (const batch of batches(prepared, batchSize)) {
+        const labels = batch.map(({ example: { label, name } }) => {
+          const where = name ?? `Example ${read}`;
+          read++;
+          return exampleLabel(label, "index", where);
+        });
         yield {
           inputs: stackImages(batch.map(({ image }) => image)),
-          labels: Int32Array.from(batch, ({ example }) => requireLabel(example)),
+          labels: Int32Array.from(labels),
         };
       }
     },
@@ -149,9 +156,4 @@ function checkArguments(processor: unknown, options: EncodeImagesOptions): void 
     onError: oneOf("throw", "skip"),
     signal: abortSignal,
   });
-}
-
-function requireLabel({ label, name }: ImageExample): number {
-  if (label !== undefined) return label;
-  throw new LokoError("ERR_DATA_COLUMN", `${name} has no label, and one is needed here.`);
 }

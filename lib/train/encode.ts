@@ -1,8 +1,8 @@
 import { batches, type Items } from "../data/dataset.js";
 import type { TextExample } from "../data/text.js";
-import { LokoError } from "../errors.js";
 import { checkOptions, integerIn, trueOrFalse } from "../options.js";
 import type { TextOrPair, Tokenizer } from "../text/tokenizer.js";
+import { exampleLabel } from "./example-label.js";
 import type { OnlineSample } from "./stream.js";
 
 /** Options of {@link encodeExamples}. */
@@ -20,7 +20,8 @@ export interface EncodeExamplesOptions {
  * text. The result can be iterated as often as the examples can.
  *
  * @throws LokoError ERR_OPTION at once; while iterating, ERR_DATA_COLUMN for an example without a
- * label, and what reading and tokenizing throw.
+ * label, ERR_LABEL_UNKNOWN, ERR_LABEL_RANGE, ERR_INPUT_NOT_FINITE for one that is no class index (with
+ * `regression` no finite number), and what reading and tokenizing throw.
  *
  * @example
  * ```ts
@@ -41,8 +42,14 @@ export function encodeExamples(
   const { maxLength, batchSize = 1, regression = false } = options;
   return {
     async *[Symbol.asyncIterator]() {
+      const kind = regression ? "number" : "index";
+      let read = 0;
       for await (const batch of batches(examples, batchSize)) {
-        const labels = batch.map(requireLabel);
+        const labels = batch.map(({ label, row }) => {
+          const where = row === undefined ? `Example ${read}` : `Row ${row}`;
+          read++;
+          return exampleLabel(label, kind, where);
+        });
         yield {
           inputs: tokenizer.batch(batch.map(toTextOrPair), { maxLength }),
           labels: regression ? Float32Array.from(labels) : Int32Array.from(labels),
@@ -55,9 +62,4 @@ export function encodeExamples(
 /** What a tokenizer takes. */
 export function toTextOrPair({ text, pair }: TextExample): TextOrPair {
   return pair === undefined ? text : [text, pair];
-}
-
-function requireLabel({ label, row }: TextExample): number {
-  if (label !== undefined) return label;
-  throw new LokoError("ERR_DATA_COLUMN", `Row ${row} has no label, and one is needed here.`);
 }

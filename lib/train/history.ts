@@ -81,6 +81,11 @@ export class History {
     return this.#total.lossSum / this.#total.lossSteps;
   }
 
+  /** Steps that changed nothing. */
+  get skipped(): number {
+    return this.#total.skipped;
+  }
+
   /** Whether there are steps that no entry tells of. */
   get isPending(): boolean {
     return this.#window.passes > 0;

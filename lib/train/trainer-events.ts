@@ -62,6 +62,11 @@ export interface TrainOutput {
   readonly globalStep: number;
   /** Steps of this call: without those before a resumed checkpoint. */
   readonly steps: number;
+  /**
+   * Steps of the whole training that changed nothing, because their numbers went wrong ({@link SkipReason}).
+   * Where that was every one, `LOKO_NOTHING_LEARNED` is warned of.
+   */
+  readonly skippedSteps: number;
   /** Mean loss of all steps, each measured before the model learned from it. */
   readonly trainingLoss: number;
   /**

@@ -291,9 +291,11 @@ export class TrainingRun {
     const metrics = this.#summary();
     yield* this.#tell({ type: "log", logs: this.#record(metrics) });
     await reports.writeReport();
+    if (this.#step > 0 && history.skipped === this.#step) warnNothingLearned(this.#step);
     const output: TrainOutput = {
       globalStep: this.#step,
       steps: this.#step - this.#firstStep,
+      skippedSteps: history.skipped,
       trainingLoss: history.meanLoss,
       metrics,
       bestModelCheckpoint: checkpoint,
@@ -339,4 +341,11 @@ export class TrainingRun {
     const { batchesPerEpoch } = this.#parts.data;
     return batchesPerEpoch === undefined ? epoch : epoch + batch / batchesPerEpoch;
   }
+}
+
+function warnNothingLearned(steps: number): void {
+  const message =
+    `Nothing was learned: all ${steps} steps were skipped, since their numbers were not finite. ` +
+    "The results of the steps say what went wrong (skipped); options of the optimizer far from their defaults can do it.";
+  process.emitWarning(message, { type: "LokoWarning", code: "LOKO_NOTHING_LEARNED" });
 }

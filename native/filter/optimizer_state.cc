@@ -82,7 +82,7 @@ class Checker final : public StateVisitor {
 
   void require(const char* name, std::int64_t size, Domain domain) {
     for (std::int64_t i = 0; i < size; ++i, ++source_) {
-      if (std::isnan(*source_)) refuse(name, "without NaN", *source_);
+      if (!std::isfinite(*source_)) refuse(name, "finite", *source_);
       if (domain == Domain::kPositive && *source_ <= 0) refuse(name, "positive", *source_);
       if (domain != Domain::kReal && *source_ < 0) refuse(name, "not negative", *source_);
     }

@@ -25,7 +25,7 @@ std::vector<StateEntry> describeState(Optimizer& optimizer, std::int64_t paramet
 std::vector<double> readState(Optimizer& optimizer, Objective& objective);
 
 /// Replaces the state by numbers in the order of describeState(). Throws, and changes nothing, kOption
-/// for another number of them, NaN, or a count that is none.
+/// for another number of them, one that is not finite or outside its domain, or a count that is none.
 void writeState(Optimizer& optimizer, Objective& objective, const std::vector<double>& values);
 
 }  // namespace loko

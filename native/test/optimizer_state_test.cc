@@ -95,18 +95,21 @@ TEST_SUITE("optimizer state") {
     const std::vector<double> good = readState(*optimizer, problem.network);
     const auto entries = describeState(*optimizer, problem.network.parameters());
     std::size_t begin = 0;
+    using Limits = std::numeric_limits<double>;
     for (const StateEntry& entry : entries) {
-      std::vector<double> bad = good;
-      bad[begin] = std::numeric_limits<double>::quiet_NaN();
-      CAPTURE(entry.name);
-      try {
-        writeState(*optimizer, problem.network, bad);
-        FAIL("was accepted");
-      } catch (const Error& error) {
-        CHECK(error.code() == ErrorCode::kOption);
-        CHECK(std::string(error.what()).find('"' + entry.name + '"') != std::string::npos);
+      for (const double none : {Limits::quiet_NaN(), Limits::infinity()}) {
+        std::vector<double> bad = good;
+        bad[begin] = none;
+        CAPTURE(entry.name);
+        try {
+          writeState(*optimizer, problem.network, bad);
+          FAIL("was accepted");
+        } catch (const Error& error) {
+          CHECK(error.code() == ErrorCode::kOption);
+          CHECK(std::string(error.what()).find('"' + entry.name + '"') != std::string::npos);
+        }
+        CHECK(sameBits(readState(*optimizer, problem.network), good));
       }
-      CHECK(sameBits(readState(*optimizer, problem.network), good));
       begin += static_cast<std::size_t>(entry.size);
     }
     CHECK(begin == good.size());

@@ -189,6 +189,7 @@ describe.runIf(process.platform !== "win32")("loko train, when it is stopped", (
   test.each<[NodeJS.Signals, number]>([
     ["SIGINT", 130],
     ["SIGTERM", 143],
+    ["SIGHUP", 129],
   ])("by %s, finishes the step, saves a usable adapter and ends with %d", async (name, code) => {
     const output = `stopped-${name}`;
     const run = await slow(output, [name], "--eval", "dev.tsv");

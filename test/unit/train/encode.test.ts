@@ -55,6 +55,42 @@ describe("encodeExamples", () => {
     expect(batch!.labels).toEqual(Float32Array.of(0.5));
   });
 
+  // A typed array would make a class of each of them: "LABEL_1" and NaN 0, 1.7 and 2 ** 32 + 1 the class 1.
+  test.each<[string, unknown, Parameters<typeof expectError>[1], string]>([
+    [
+      "a name",
+      "LABEL_1",
+      "ERR_LABEL_UNKNOWN",
+      'Row 7: expected a class index as label, got "LABEL_1"; a',
+    ],
+    ["null", null, "ERR_DATA_COLUMN", "Row 7 has no label"],
+    ["a list", [2], "ERR_LABEL_UNKNOWN", "got an array"],
+    ["a BigInt", 1n, "ERR_LABEL_UNKNOWN", "got 1n"],
+    ["NaN", Number.NaN, "ERR_LABEL_RANGE", "got NaN"],
+    ["a fraction", 1.7, "ERR_LABEL_RANGE", "got 1.7"],
+    ["one below 0", -1, "ERR_LABEL_RANGE", "got -1"],
+    ["more than an index can be", 2 ** 32 + 1, "ERR_LABEL_RANGE", "got 4294967297"],
+  ])("refuses %s as a label", async (_name, label, code, words) => {
+    const examples = [{ text: "a", label: label as number, row: 7 }];
+    await expectError(() => collect(examples), code, words);
+  });
+
+  test("says which example has no label where rows have no numbers", async () => {
+    const examples = [{ text: "a", label: 1 }, { text: "b" }] as unknown as TextExample[];
+    await expectError(() => collect(examples), "ERR_DATA_COLUMN", "Example 1 has no label");
+  });
+
+  test("refuses a target that is not finite", async () => {
+    for (const label of [Number.NaN, 1e39]) {
+      const examples = [{ text: "a", label, row: 2 }];
+      await expectError(
+        () => collect(examples, { regression: true }),
+        "ERR_INPUT_NOT_FINITE",
+        "Row 2",
+      );
+    }
+  });
+
   test("can be iterated over again", async () => {
     const batches = encodeExamples(tokenizer, EXAMPLES);
     const count = async () => {

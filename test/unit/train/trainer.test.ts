@@ -20,6 +20,7 @@ import {
   samplesOf,
   stack,
   temporaryFolder,
+  withWarnings,
 } from "./trainer-fixtures.js";
 
 const load = MODELS.ViT;
@@ -41,6 +42,22 @@ const only = <T extends TrainerEvent["type"]>(events: TrainerEvent[], type: T) =
   events.filter((event) => event.type === type) as Extract<TrainerEvent, { type: T }>[];
 
 describe("Trainer", () => {
+  test("says how many steps changed nothing, and warns where that was all of them", async () => {
+    using model = await load();
+    const before = await model.readParameters();
+    const train = (p0: number) =>
+      withWarnings(() =>
+        new Trainer(model, new LoKO(model, { p0 }), { epochs: 1 }).train(samplesOf(model, 4)),
+      );
+    const useless = await train(1e30);
+    expect(useless.result).toMatchObject({ steps: 4, skippedSteps: 4, diverged: false });
+    expect(useless.codes).toEqual(["LOKO_NOTHING_LEARNED"]);
+    expect(await model.readParameters()).toEqual(before);
+    const useful = await train(0.01);
+    expect(useful.result.skippedSteps).toBe(0);
+    expect(useful.codes).toEqual([]);
+  });
+
   test("does the steps of the optimizer, in an order that each pass draws from the seed", async () => {
     using model = await load();
     using other = await load();
