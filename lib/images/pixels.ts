@@ -1,4 +1,6 @@
+import { types } from "node:util";
 import { describe, LokoError } from "../errors.js";
+import { checkOptions, integerIn, type OptionRule } from "../options.js";
 
 /** Height and width of an image in pixels. */
 export interface ImageSize {
@@ -31,27 +33,22 @@ export interface PixelInputs {
  * number of means.
  *
  * @param images - B images one after the other, each planar with C channels [B, C, H, W], or with one
- * channel [B, H, W], which is then repeated C times.
+ * channel [B, H, W], which is then repeated C times. Interleaved pixels (RGBRGB…, as `sharp().raw()` gives
+ * them) have the same length and are not told apart: `ImageProcessor` takes those.
  * @param options - size, means and deviations.
- * @throws LokoError ERR_OPTION for bad sizes, means or deviations; ERR_SHAPE_MISMATCH when the bytes are
- * neither B·C·H·W nor B·H·W.
+ * @throws LokoError ERR_INPUT_TYPE for other than bytes; ERR_OPTION for bad sizes, means or deviations;
+ * ERR_SHAPE_MISMATCH when the bytes are neither B·C·H·W nor B·H·W.
  */
-export function normalizeImages(
-  images: Uint8Array,
-  { height, width, mean, std, batch = 1 }: NormalizeOptions,
-): PixelInputs {
-  checkCounts({ height, width, batch });
+export function normalizeImages(images: Uint8Array, options: NormalizeOptions): PixelInputs {
+  checkBytes("normalizeImages", images);
+  checkOptions("normalizeImages", options, { ...SIZE, mean: MEANS, std: DEVIATIONS, batch: COUNT });
+  requireOptions("normalizeImages", options, { ...SIZE, mean: MEANS, std: DEVIATIONS });
+  const { height, width, mean, std, batch = 1 } = options;
   const channels = mean.length;
-  if (channels === 0 || std.length !== channels) {
+  if (std.length !== channels) {
     throw new LokoError(
       "ERR_OPTION",
       `mean and std must have one entry per channel, got ${channels} and ${std.length}.`,
-    );
-  }
-  if (![...mean, ...std].every(Number.isFinite) || std.includes(0)) {
-    throw new LokoError(
-      "ERR_OPTION",
-      `mean must be finite and std finite and not 0: [${mean}], [${std}].`,
     );
   }
   const plane = height * width;
@@ -59,8 +56,10 @@ export function normalizeImages(
   if (!planar && images.length !== batch * plane) {
     throw new LokoError(
       "ERR_SHAPE_MISMATCH",
-      `expected ${batch} images of ${height}x${width} with 1 or ${channels} channels, ` +
-        `${batch * plane} or ${batch * channels * plane} bytes, got ${images.length}.`,
+      `expected ${batch === 1 ? "one image" : `${batch} images`} of ${height}x${width} with ` +
+        `${channels === 1 ? "1 channel" : `1 or ${channels} channels`}, ` +
+        `${[...new Set([1, channels])].map((c) => batch * c * plane).join(" or ")} bytes, got ` +
+        `${images.length}; batch says how many images there are.`,
     );
   }
   const pixelValues = new Float32Array(batch * channels * plane);
@@ -84,10 +83,13 @@ export function normalizeImages(
  * @param size - H and W, before turning.
  * @param turns - an integer. Default 1.
  * @returns a new array.
- * @throws LokoError ERR_OPTION for bad sizes or turns, ERR_SHAPE_MISMATCH for other than H·W bytes.
+ * @throws LokoError ERR_INPUT_TYPE for other than bytes, ERR_OPTION for bad sizes or turns,
+ * ERR_SHAPE_MISMATCH for other than H·W bytes.
  */
-export function rotate90(image: Uint8Array, { height, width }: ImageSize, turns = 1): Uint8Array {
-  checkCounts({ height, width });
+export function rotate90(image: Uint8Array, size: ImageSize, turns = 1): Uint8Array {
+  checkBytes("rotate90", image);
+  requireOptions("rotate90", size, SIZE);
+  const { height, width } = size;
   if (!Number.isInteger(turns)) {
     throw new LokoError("ERR_OPTION", `turns must be an integer, got ${turns}.`);
   }
@@ -113,15 +115,54 @@ export function rotate90(image: Uint8Array, { height, width }: ImageSize, turns 
   return rotated;
 }
 
-/** The negative of an image, 255 − x for every byte, whatever its shape, as a new array. */
+/**
+ * The negative of an image, 255 − x for every byte, whatever its shape, as a new array.
+ *
+ * @throws LokoError ERR_INPUT_TYPE for other than bytes.
+ */
 export function invert(image: Uint8Array): Uint8Array {
+  checkBytes("invert", image);
   return image.map((x) => 255 - x);
 }
 
-function checkCounts(counts: Readonly<Record<string, number>>): void {
-  for (const [name, value] of Object.entries(counts)) {
-    if (!Number.isSafeInteger(value) || value < 1) {
-      throw new LokoError("ERR_OPTION", `${name} must be an integer >= 1, got ${describe(value)}.`);
-    }
+const COUNT = integerIn(1);
+const SIZE = { height: COUNT, width: COUNT };
+const MEANS = numbersThat("finite numbers", (value) => Number.isFinite(Math.fround(value)));
+// What is divided by them has to be finite in float32, too.
+const DEVIATIONS = numbersThat(
+  "finite numbers other than 0",
+  (value) => Number.isFinite(Math.fround(value)) && Number.isFinite(Math.fround(1 / value)),
+);
+
+function numbersThat(expected: string, test: (value: number) => boolean): OptionRule {
+  return {
+    expected: `an array of ${expected}, one for each channel`,
+    accepts: (value) =>
+      Array.isArray(value) &&
+      value.length > 0 &&
+      value.every((number) => typeof number === "number" && test(number)),
+  };
+}
+
+function requireOptions(
+  owner: string,
+  options: object,
+  rules: Readonly<Record<string, OptionRule>>,
+): void {
+  const given = Object(options) as Readonly<Record<string, unknown>>;
+  for (const [name, { expected, accepts }] of Object.entries(rules)) {
+    if (accepts(given[name])) continue;
+    throw new LokoError(
+      "ERR_OPTION",
+      `${owner}: ${name} must be ${expected}, got ${describe(given[name])}.`,
+    );
   }
+}
+
+function checkBytes(owner: string, image: unknown): void {
+  if (types.isUint8Array(image) || types.isUint8ClampedArray(image)) return;
+  throw new LokoError(
+    "ERR_INPUT_TYPE",
+    `${owner}: expected the bytes of an image, a Uint8Array, got ${describe(image)}.`,
+  );
 }

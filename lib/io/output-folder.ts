@@ -14,6 +14,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import { isAbortOf } from "../abort.js";
 import { describe, LokoError } from "../errors.js";
+import { makeFolder } from "./make-folder.js";
 
 /** Options of {@link writeFolder}. */
 export interface OutputFolderOptions {
@@ -77,7 +78,7 @@ export async function writeFolder(
     await requireReplaceable(dir, target);
     await requireFree(dir, target, options);
     parent = dirname(target);
-    created = await mkdir(parent, { recursive: true });
+    created = await makeFolder(parent);
     // Not mkdtemp, which would give the folder to its owner alone.
     temporary = join(parent, `.${basename(target).slice(0, 100)}.${randomUUID()}`);
     await mkdir(temporary);

@@ -5,6 +5,7 @@ import { mkdir, realpath, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { LokoError } from "../errors.js";
 import { exists } from "../io/files.js";
+import { makeFolder } from "../io/make-folder.js";
 import { MANIFEST_FILE } from "../io/manifest.js";
 import { realPath, toWriteError } from "../io/output-folder.js";
 import {
@@ -139,7 +140,7 @@ async function requireWritable(outputDir: string): Promise<void> {
   const probe = join(outputDir, `.probe.${randomUUID()}`);
   try {
     await realPath(outputDir);
-    await mkdir(outputDir, { recursive: true });
+    await makeFolder(outputDir);
     await mkdir(probe);
     await rm(probe, { recursive: true });
   } catch (error) {

@@ -42,11 +42,24 @@ describe("normalizeImages", () => {
       { std: [1, 1] },
       { std: [0] },
       { mean: [Number.NaN] },
+      { mean: 0.5 },
+      { std: undefined },
+      { std: [1e-60] }, // what is divided by it is infinite
+      { means: [0] },
     ]) {
-      await errorOf("ERR_OPTION", () => normalizeImages(image, { ...good, ...bad }));
+      await errorOf("ERR_OPTION", () => normalizeImages(image, { ...good, ...bad } as typeof good));
     }
+    await errorOf("ERR_OPTION", () => normalizeImages(image, undefined as never));
+    await errorOf("ERR_INPUT_TYPE", () => normalizeImages(new Float32Array(4) as never, good));
+    await errorOf("ERR_INPUT_TYPE", () => normalizeImages([0, 0, 0, 0] as never, good));
     await errorOf("ERR_SHAPE_MISMATCH", () => normalizeImages(new Uint8Array(5), good));
     await errorOf("ERR_SHAPE_MISMATCH", () => normalizeImages(image, { ...good, batch: 2 }));
+    const { message } = await errorOf("ERR_SHAPE_MISMATCH", () =>
+      normalizeImages(new Uint8Array(8), { ...good, mean: [0, 0, 0], std: [1, 1, 1] }),
+    );
+    expect(message).toBe(
+      "expected one image of 2x2 with 1 or 3 channels, 4 or 12 bytes, got 8; batch says how many images there are.",
+    );
   });
 });
 
@@ -71,6 +84,9 @@ describe("rotate90", () => {
     expect(rotate90(image, size)).toEqual(rotate90(image, size, 1));
     await errorOf("ERR_OPTION", () => rotate90(image, size, 0.5));
     await errorOf("ERR_OPTION", () => rotate90(image, { height: -2, width: -3 }));
+    await errorOf("ERR_OPTION", () => rotate90(image, undefined as never));
+    await errorOf("ERR_INPUT_TYPE", () => rotate90(new Float32Array(6) as never, size));
+    await errorOf("ERR_INPUT_TYPE", () => invert(undefined as never));
     await errorOf("ERR_SHAPE_MISMATCH", () => rotate90(image, { height: 3, width: 3 }));
   });
 });
