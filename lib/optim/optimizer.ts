@@ -175,8 +175,8 @@ export abstract class Optimizer {
    *
    * @param file - path of the file; one that exists is replaced.
    * @param options.signal - ends the saving: it rejects with `signal.reason`, and the file is as it was.
-   * @throws LokoError `ERR_FILE_WRITE`, `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_MODEL_BUSY`,
-   * `ERR_OUT_OF_MEMORY`.
+   * @throws LokoError `ERR_FILE_WRITE`, `ERR_INPUT_TYPE`, `ERR_DISPOSED`, `ERR_OUT_OF_MEMORY`;
+   * `ERR_MODEL_BUSY` where the model does something else: wait for a step before, and for this before the next.
    */
   async saveState(file: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     checkOptions("saveState", options, { signal: abortSignal });

@@ -192,7 +192,7 @@ describe("loadState refuses, and changes nothing:", () => {
     patch("steps", 1.5);
     await refuses(optimizer, bad, "ERR_CHECKPOINT_FORMAT", '"steps" must be a count');
     patch("exp_avg_sq", Number.NaN);
-    await refuses(optimizer, bad, "ERR_CHECKPOINT_FORMAT", '"exp_avg_sq" must be without NaN');
+    await refuses(optimizer, bad, "ERR_CHECKPOINT_FORMAT", '"exp_avg_sq" must be finite, got nan');
   });
 });
 
