@@ -37,8 +37,8 @@ export interface EncodeImagesOptions {
  * examples, whatever the number of threads. The result can be iterated as often as the examples can.
  *
  * @throws LokoError ERR_INPUT_TYPE, ERR_OPTION at once; while iterating ERR_DATA_COLUMN for an example
- * without a label, ERR_LABEL_UNKNOWN, ERR_LABEL_RANGE for one that is no class index, what reading the examples throws, and the errors of `decodeImage`. Rejects with
- * `signal.reason` when aborted.
+ * without a label, ERR_LABEL_UNKNOWN, ERR_LABEL_RANGE for one that is no class index, what reading the
+ * examples throws, and the errors of `decodeImage`. Rejects with `signal.reason` when aborted.
  *
  * @example
  * ```ts
